@@ -1,0 +1,55 @@
+"""What the probes at load find out about a model: values only.
+
+The probes themselves are `batch_probe` (do rows influence each other?), `pad_probe` (may rows be
+padded?) and `latency_curve` (what does a batch cost?); `loader` runs them in order.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from protos.tensors import Array
+
+Run = Callable[[Mapping[str, Array]], Mapping[str, Array]]
+"""Runs a model once: all inputs by name in, all outputs by name out. Raises what the model raises."""
+
+
+@dataclass(frozen=True, slots=True)
+class CurvePoint:
+    """One measured batch size."""
+
+    batch: int  # rows
+    latency_s: float  # median of the timed runs
+
+    @property
+    def rows_per_s(self) -> float:
+        return self.batch / self.latency_s
+
+
+@dataclass(frozen=True, slots=True)
+class PadPlan:
+    """How requests of different lengths share a batch: zeros on the right, and what hides them.
+
+    Every axis of `inputs` is brought to the longest row's length. The mask input gets 1 where a
+    row has data and 0 where it was padded; when the client sends the mask itself, padding it
+    with zeros does just that, so it is padded like every other input.
+    """
+
+    inputs: tuple[tuple[str, int], ...]  # (input name, axis) that are padded; axis 0 is the batch
+    outputs: tuple[tuple[str, int], ...]  # (output name, axis) cropped back to the row's own length
+    mask: str  # the input that says which positions count
+
+
+@dataclass(frozen=True, slots=True)
+class Profile:
+    """What was found out about one loaded version; shown to operators, read by the batcher."""
+
+    batchable: bool  # requests may be merged and split along dimension 0
+    reason: str = ""  # why requests run one by one; empty when batchable
+    max_batch: int = 1  # rows of one batch; 1 where not batchable
+    max_batch_reason: str = ""  # how max_batch was chosen, with numbers
+    request_rows: int | None = None  # most rows one unmerged request may bring; None: no limit
+    pad: PadPlan | None = None
+    pad_reason: str = ""  # why `pad = "right"` was asked for and is not done
+    curve: tuple[CurvePoint, ...] = ()  # by batch, ascending; one point (1) where not batchable
+    warm_up_s: float = 0.0  # spent running every batch bucket before READY
+    load_s: float = 0.0  # the whole load, warm-up included
