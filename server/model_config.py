@@ -39,7 +39,7 @@ class BatchingConfig:
     pad_mask: str | None = None  # input that marks real elements; None: found by its name
     priority_levels: int = 1  # 1 is highest
     default_priority: int = 1  # of requests that name none
-    queue: QueuePolicy = QueuePolicy()
+    queue: QueuePolicy = field(default_factory=QueuePolicy)
     priority_queues: tuple[tuple[int, QueuePolicy], ...] = ()  # level -> its own limits
     preserve_ordering: bool = False  # answers leave in the order the requests came
     preferred_batch_sizes: tuple[int, ...] = ()
