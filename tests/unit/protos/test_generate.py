@@ -1,0 +1,55 @@
+"""The stubs: regenerated alike, equal to the protocols' own, and at peace with tritonclient."""
+
+import subprocess
+import sys
+
+import pytest
+from google.protobuf import descriptor_pb2
+from google.protobuf.descriptor import FileDescriptor
+from tritonclient.grpc import model_config_pb2 as triton_config
+from tritonclient.grpc import service_pb2 as triton_service
+
+from protos import generate
+from protos.inference import grpc_service_pb2, model_config_pb2
+from protos.pool import POOL
+
+
+def _proto(file: FileDescriptor) -> descriptor_pb2.FileDescriptorProto:
+    proto = descriptor_pb2.FileDescriptorProto()
+    file.CopyToProto(proto)
+    return proto
+
+
+def test_committed_stubs_are_what_generate_writes() -> None:
+    assert generate.main(["--check"]) == 0
+
+
+@pytest.mark.parametrize(
+    ("ours", "tritons"),
+    [
+        (grpc_service_pb2.DESCRIPTOR, triton_service.DESCRIPTOR),
+        (model_config_pb2.DESCRIPTOR, triton_config.DESCRIPTOR),
+    ],
+    ids=["grpc_service.proto", "model_config.proto"],
+)
+def test_open_inference_definitions_equal_tritonclients(
+    ours: FileDescriptor, tritons: FileDescriptor
+) -> None:
+    assert _proto(ours) == _proto(tritons)
+
+
+def test_every_message_is_built_in_the_private_pool() -> None:
+    request = grpc_service_pb2.ModelInferRequest()
+    assert request.DESCRIPTOR.file.pool is POOL
+    assert type(request).__module__ == "protos.inference.grpc_service_pb2"
+
+
+_OURS = "import protos.inference.grpc_service_pb2, protos.health.health_pb2"
+_THEIRS = "import tritonclient.grpc"
+
+
+@pytest.mark.parametrize("imports", [(_OURS, _THEIRS), (_THEIRS, _OURS)], ids=["ours", "theirs"])
+def test_tritonclient_and_our_stubs_share_a_process_imported_first(
+    imports: tuple[str, str],
+) -> None:
+    subprocess.run([sys.executable, "-c", "\n".join(imports)], check=True)
