@@ -94,6 +94,7 @@ class VersionStatistics:
         "_compute_infer_s",
         "_compute_input_s",
         "_compute_output_s",
+        "_last_inference_s",
         "_latency",
         "_queue_s",
         "_success_count",
@@ -107,7 +108,6 @@ class VersionStatistics:
         "failed_codes",
         "failures",
         "inference_count",
-        "last_inference_ms",
         "queue_depth",
         "releases",
     )
@@ -126,7 +126,7 @@ class VersionStatistics:
         self.inference_count = 0  # rows
         self.execution_count = 0  # batches
         self.batched_requests = 0  # requests, or parts of one that was split, in those batches
-        self.last_inference_ms = 0  # milliseconds since the epoch; 0 before the first batch
+        self._last_inference_s = 0.0  # wall clock
         self.fail = DurationTotal()
         self.failures: defaultdict[FailureReason, int] = defaultdict(int)
         self.failed_codes: defaultdict[Code, int] = defaultdict(int)
@@ -166,7 +166,7 @@ class VersionStatistics:
         self.inference_count += rows
         self.execution_count += 1
         self.batched_requests += requests
-        self.last_inference_ms = int(self._wall_clock() * 1e3)
+        self._last_inference_s = self._wall_clock()
         self.releases[reason] += 1
         size = self.batch_stats.get(rows)
         if size is None:
@@ -179,6 +179,11 @@ class VersionStatistics:
     def record_dropped(self, reason: DropReason) -> None:
         """Counts one request that left without being executed; it also counts as a failure."""
         self.dropped[reason] += 1
+
+    @property
+    def last_inference_ms(self) -> int:
+        """When the last batch ended, in milliseconds since the epoch; 0 before the first."""
+        return int(self._last_inference_s * 1e3)
 
     @property
     def success(self) -> DurationTotal:
