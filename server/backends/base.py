@@ -1,0 +1,58 @@
+"""What the server asks of a framework: describe the tensors, run a batch. Nothing else lives here."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from protos.tensors import Array
+
+
+@dataclass(frozen=True, slots=True)
+class TensorSpec:
+    """One input or output of a model, as its clients see it.
+
+    A dimension is an int where it is fixed and the name of a symbolic dimension (never empty)
+    where it is not; equal names are equal lengths within one request. Dimension 0 is the batch
+    where the model batches.
+    """
+
+    name: str
+    datatype: str  # Open Inference name, "FP32"
+    shape: tuple[int | str, ...]
+    optional: bool = False
+
+    @property
+    def wire_shape(self) -> list[int]:
+        """The shape in the protocols' form: -1 for a variable dimension."""
+        return [size if isinstance(size, int) else -1 for size in self.shape]
+
+
+@dataclass(frozen=True, slots=True)
+class Signature:
+    """A model's inputs and outputs, in the model's order."""
+
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+
+
+class Backend(Protocol):
+    """One artifact opened by one framework. `run` may be called from several threads at once."""
+
+    signature: Signature
+    platform: str  # the protocol's name for the format: "onnxruntime_onnx"
+    artifact_id: str  # names the stored form that answers: "onnx-<12 hex digits of its hash>"
+    devices: tuple[str, ...]  # where it runs: ("cpu",), ("cuda:0",)
+    threads: int  # compute threads one `run` uses (its own included)
+    memory_bytes: int  # what keeping it open costs, estimated from its weights
+
+    def run(self, inputs: Mapping[str, Array], output_names: Sequence[str]) -> list[Array]:
+        """Runs one batch; blocks; gives up the GIL. Returns one array per name, in their order.
+
+        Raises:
+            Exception: the framework's own; the caller makes a `BackendError` of it.
+        """
+        ...
+
+    def close(self) -> None:
+        """Frees the artifact. No `run` is under way or follows."""
+        ...

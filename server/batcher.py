@@ -1,0 +1,412 @@
+"""Groups the requests of one loaded version into batches and hands them to its instances.
+
+The asyncio shell around `batch_policy` (when does a batch leave?), `batch_queue` (who is in it?),
+`instance_pool` (where does it run?) and `execution` (run it). All of it belongs to the event
+loop; the only work elsewhere is `execution.run`, on an instance's thread.
+
+What it promises:
+* Work-conserving: an idle instance takes what is there at once; while all are busy requests
+  gather. A window holds only where an operator set one.
+* Rows are counted, not requests. A request of more than `max_batch` rows is split and its answer
+  reassembled. Requests whose other dimensions differ do not share a batch, unless padded.
+* A full queue is refused with the predicted wait. An entry whose deadline or queue timeout has
+  passed, or whose caller has left, is dropped before it is run, and never hurts its batch-mates.
+* New settings are in force with the next batch.
+"""
+
+import asyncio
+import math
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from functools import partial
+
+from server import execution
+from server.backends.base import Signature
+from server.batch_entry import Answer, Assembly, Entry
+from server.batch_policy import (
+    BatchSettings,
+    Hold,
+    QueuePolicy,
+    TimeoutAction,
+    Waiting,
+    decide,
+    predicted_wait_s,
+)
+from server.batch_queue import BatchQueue, Group
+from server.errors import (
+    BackendError,
+    DeadlineExceeded,
+    InvalidRequest,
+    ModelNotReady,
+    QueueFull,
+    ServeError,
+    WrongState,
+)
+from server.execution import Outcome
+from server.grouping import Grouping
+from server.instance_pool import InstancePool, Lease
+from server.probe import Profile
+from server.request import InferRequest, ReleaseReason, Timing
+from server.statistics import VersionStatistics
+
+_SMOOTHING = 0.2  # weight of the newest run in the moving average of run times
+_ALONE_STREAK = 2  # batches that nobody joined or followed before the wide instance is used
+
+
+@dataclass(slots=True, eq=False)
+class _Running:
+    """A batch on an instance."""
+
+    lease: Lease
+    entries: list[Entry]
+    taken: float
+    reason: ReleaseReason
+    outcome: Outcome | None = None
+
+
+class Batcher:
+    """The queue and the instances of one loaded version. Belongs to the event loop."""
+
+    def __init__(  # noqa: PLR0913
+        self,
+        model: str,
+        signature: Signature,
+        profile: Profile,
+        settings: BatchSettings,
+        pool: InstancePool,
+        statistics: VersionStatistics,
+        on_broken: Callable[[str], None],
+    ) -> None:
+        """`on_broken` is told why whenever an instance broke or hung (and was replaced)."""
+        self.settings = settings
+        self.pool = pool
+        self._model, self._profile, self._statistics = model, profile, statistics
+        self._on_broken = on_broken
+        self._grouping = Grouping(signature, profile)
+        self._queue: BatchQueue[Entry] = BatchQueue()
+        self._running: set[_Running] = set()
+        self._sequence = 0
+        self._run_s = profile.curve[0].latency_s if profile.curve else 0.0
+        self._alone_streak = 0
+        self._wake_up: asyncio.TimerHandle | None = None
+        self._pump_is_due = False
+        self._is_closed = False
+        self._loop = asyncio.get_running_loop()
+        self._last_in_order: asyncio.Future[None] | None = None
+
+    @property
+    def pending(self) -> int:
+        """Entries waiting or running."""
+        return len(self._queue) + sum(len(batch.entries) for batch in self._running)
+
+    def predicted_wait_s(self) -> float:
+        """How long a request that came now would wait before it is taken."""
+        return predicted_wait_s(
+            self._queue.rows,
+            len(self._running),
+            self.pool.size,
+            self._limit() or 1,
+            self._run_s,
+        )
+
+    def apply(self, settings: BatchSettings) -> None:
+        """Puts new settings in force, from the next batch on.
+
+        Raises:
+            WrongState: a batch size for a model whose requests run one by one.
+        """
+        if settings.max_batch > 1 and not self._profile.batchable:
+            raise WrongState(
+                f"model '{self._model}': max_batch must be 1, got {settings.max_batch}, since its"
+                f" requests run one by one: {self._profile.reason}"
+            )
+        self.settings = settings
+        self._pump_soon()
+
+    async def submit(self, request: InferRequest) -> Answer:
+        """Queues a validated request and waits for its outputs.
+
+        Raises:
+            QueueFull, DeadlineExceeded, InvalidRequest (priority), BackendError, ModelNotReady.
+        """
+        assembly = self._admit(request)
+        try:
+            if self.settings.preserve_ordering:
+                return await self._in_turn(assembly)
+            return await assembly.future
+        except asyncio.CancelledError:
+            if self._forget(assembly.entries):
+                self._statistics.record_dropped("cancelled")
+            raise
+
+    async def _in_turn(self, assembly: Assembly) -> Answer:
+        """Waits for the answer, and for the answer of the request before (whatever it was)."""
+        before, mine = self._last_in_order, self._loop.create_future()
+        self._last_in_order = mine
+        try:
+            return await assembly.future
+        finally:
+            try:
+                if before is not None:
+                    await asyncio.shield(before)
+            finally:
+                mine.set_result(None)
+
+    def check(self, now: float, hang_timeout_s: float) -> None:
+        """The heartbeat: replaces every instance whose batch runs longer than `hang_timeout_s`."""
+        for batch in [*self._running]:
+            if now - batch.taken > hang_timeout_s:
+                self._running.discard(batch)
+                self.pool.replace(batch.lease)
+                text = f"an instance did not return within {hang_timeout_s:g} s and was replaced"
+                self._fail(batch.entries, BackendError(f"model '{self._model}': {text}"))
+                self._on_broken(text)
+                self._pump_soon()
+
+    def close(self) -> None:
+        """Refuses what waits and comes; what runs is still answered."""
+        self._is_closed = True
+        self._fail(self._queue.drain(), self._unloaded())
+        self.pool.close()
+
+    # -- in ------------------------------------------------------------------------------------
+
+    def _admit(self, request: InferRequest) -> Assembly:
+        now = time.monotonic()
+        if self._is_closed:
+            raise self._unloaded()
+        if request.deadline is not None and request.deadline <= now:
+            self._statistics.record_dropped("deadline")
+            raise DeadlineExceeded("the deadline had passed when the request arrived")
+        priority = self._priority(request.priority)
+        policy = self._policy(priority)
+        if policy.queue_limit and self._queue.waiting_at(priority) >= policy.queue_limit:
+            self._statistics.record_dropped("queue_full")
+            raise QueueFull(
+                f"Exceeds maximum queue size: model '{self._model}' has {policy.queue_limit}"
+                f" requests waiting",
+                self.predicted_wait_s(),
+            )
+        if self._running:
+            self._alone_streak = 0
+        return self._enqueue(request, priority, policy, now)
+
+    def _enqueue(
+        self, request: InferRequest, priority: int, policy: QueuePolicy, now: float
+    ) -> Assembly:
+        assembly = Assembly(self._loop.create_future())
+        deadline = math.inf if request.deadline is None else request.deadline
+        rows = self._grouping.rows(request.inputs)
+        group = self._grouping.group_of(request.inputs, rows)
+        timeout_s = _queue_timeout_s(policy, request)
+        for part in self._grouping.parts_of(request, rows, self.settings.max_batch):
+            self._sequence += 1
+            entry = Entry(self._sequence, priority, group, part.rows, part, assembly, now, deadline)
+            assembly.entries.append(entry)
+            assembly.answers.append(None)
+            self._queue.add(entry)
+            if timeout_s is not None:
+                entry.timer = self._loop.call_later(timeout_s, self._queue_timeout, entry, policy)
+        self._statistics.queue_depth = len(self._queue)
+        self._pump_soon()
+        return assembly
+
+    def _priority(self, asked: int) -> int:
+        if asked == 0:
+            return self.settings.default_priority
+        if not 1 <= asked <= self.settings.priority_levels:
+            raise InvalidRequest(
+                f"priority {asked} for model '{self._model}', expected 1 (highest) to"
+                f" {self.settings.priority_levels}, or 0 for the default"
+            )
+        return asked
+
+    def _policy(self, priority: int) -> QueuePolicy:
+        for level, policy in self.settings.priority_queues:
+            if level == priority:
+                return policy
+        return self.settings.queue
+
+    def _queue_timeout(self, entry: Entry, policy: QueuePolicy) -> None:
+        if not self._queue.remove(entry):
+            return
+        if policy.timeout_action is TimeoutAction.DELAY:
+            # Behind every level there is: served when nobody else waits.
+            entry.priority = self.settings.priority_levels + 1
+            self._queue.add(entry)
+            return
+        self._drop(entry, "queue_timeout", DeadlineExceeded("Request timeout expired"))
+
+    # -- out -----------------------------------------------------------------------------------
+
+    def _pump_soon(self) -> None:
+        """Forms batches after the requests that this turn of the loop brings have all come."""
+        if not self._pump_is_due:
+            self._pump_is_due = True
+            self._loop.call_soon(self._pump)
+
+    def _pump(self) -> None:
+        """Starts batches until the queue, the instances or the compute slots are used up."""
+        self._pump_is_due = False
+        if self._wake_up is not None:
+            self._wake_up.cancel()
+            self._wake_up = None
+        while self._queue.entries and self.pool.has_idle:
+            choice = self._choose()
+            if isinstance(choice, Hold):
+                delay = max(0.0, choice.until - time.monotonic())
+                self._wake_up = self._loop.call_later(delay, self._pump)
+                return
+            lease = self.pool.lease(self._run_s, self._is_alone(), self._pump_soon)
+            if lease is None:
+                return
+            self._start(lease, *choice)
+
+    def _choose(self) -> tuple[Group, ReleaseReason] | Hold:
+        """The group whose batch leaves now, or how long to hold all of them."""
+        if not self._profile.batchable:
+            return self._queue.head_group(), ReleaseReason.UNBATCHED
+        if self.settings.window_s <= 0.0:
+            group = self._queue.head_group()
+            rows = self._queue.rows_of(group, self.settings.max_batch)
+            return group, (
+                ReleaseReason.FULL
+                if rows >= self.settings.max_batch
+                else ReleaseReason.IDLE_INSTANCE
+            )
+        now = time.monotonic()
+        until = math.inf
+        for group in self._queue.groups():
+            verdict = decide(self._waiting(group), self.settings, self._run_s, now)
+            if not isinstance(verdict, Hold):
+                return group, verdict
+            until = min(until, verdict.until)
+        return Hold(until)
+
+    def _waiting(self, group: Group) -> Waiting:
+        rows, oldest, deadline = 0, math.inf, math.inf
+        for entry in self._queue.of_group(group):
+            rows += entry.rows
+            oldest = min(oldest, entry.enqueued)
+            deadline = min(deadline, entry.deadline)
+        return Waiting(rows, oldest, deadline)
+
+    def _is_alone(self) -> bool:
+        return (
+            self._alone_streak >= _ALONE_STREAK
+            and not self._running
+            and self._queue.rows <= self.settings.max_batch
+        )
+
+    def _limit(self) -> int:
+        """Most rows of a batch; 0: requests run one by one, whatever their rows."""
+        return self.settings.max_batch if self._profile.batchable else 0
+
+    def _start(self, lease: Lease, group: Group, reason: ReleaseReason) -> None:
+        now = time.monotonic()
+        taken = self._queue.take(group, self._limit())
+        self._statistics.queue_depth = len(self._queue)
+        entries = [entry for entry in taken if self._is_wanted(entry, now)]
+        if not entries:
+            self.pool.give_back(lease)
+            return
+        if not self._running and not self._queue.entries:
+            self._alone_streak += 1
+        batch = _Running(lease, entries, now, reason)
+        self._running.add(batch)
+        parts = [entry.part for entry in entries]
+
+        def work() -> None:
+            batch.outcome = execution.run(lease.plan, parts)
+
+        lease.instance.run(work, partial(self._finish, batch))
+
+    def _is_wanted(self, entry: Entry, now: float) -> bool:
+        """Drops an entry that nobody waits for any more."""
+        if entry.timer is not None:
+            entry.timer.cancel()
+        if entry.assembly.is_done:
+            return False
+        if entry.deadline <= now:
+            error = DeadlineExceeded("the deadline passed while the request was queued")
+            self._drop(entry, "deadline", error)
+            return False
+        return True
+
+    # -- back ----------------------------------------------------------------------------------
+
+    def _finish(self, batch: _Running, error: BaseException | None) -> None:
+        """A batch has come back: starts the next one first, then answers."""
+        self._running.discard(batch)
+        self.pool.give_back(batch.lease)
+        self._pump()
+        if batch.outcome is None:
+            text = f"an instance broke ({type(error).__name__}) and was replaced"
+            self._fail(batch.entries, BackendError(f"model '{self._model}': {text}"))
+            self._on_broken(text)
+            return
+        outcome = batch.outcome
+        self._run_s += _SMOOTHING * (outcome.infer_s - self._run_s)
+        rows = sum(entry.rows for entry in batch.entries)
+        self._statistics.record_batch(
+            rows,
+            len(batch.entries),
+            outcome.input_s,
+            outcome.infer_s,
+            outcome.output_s,
+            batch.reason,
+        )
+        self._answer(batch, outcome, rows)
+
+    def _answer(self, batch: _Running, outcome: Outcome, rows: int) -> None:
+        position = 0
+        for entry, result in zip(batch.entries, outcome.results, strict=True):
+            if isinstance(result, ServeError):
+                self._fail([entry], result)
+            else:
+                timing = Timing(
+                    queue_s=batch.taken - entry.enqueued,
+                    compute_input_s=outcome.input_s,
+                    compute_infer_s=outcome.infer_s,
+                    compute_output_s=outcome.output_s,
+                    batch_rows=rows,
+                    batch_requests=len(batch.entries),
+                    batch_position=position,
+                    padding_ratio=outcome.padding_ratio,
+                    release_reason=batch.reason,
+                )
+                entry.assembly.add(entry, result, timing)
+            position += entry.rows
+
+    def _drop(self, entry: Entry, reason: str, error: ServeError) -> None:
+        self._statistics.record_dropped(reason)
+        self._fail([entry], error)
+
+    def _fail(self, entries: Iterable[Entry], error: ServeError) -> None:
+        """Fails the requests of these entries, and takes their other slices out of the queue."""
+        for entry in entries:
+            entry.assembly.fail(error)
+            if len(entry.assembly.entries) > 1:
+                self._forget(entry.assembly.entries)
+
+    def _forget(self, entries: Iterable[Entry]) -> bool:
+        """Takes entries out of the queue; False when none of them waits any more."""
+        removed = False
+        for entry in entries:
+            if entry.timer is not None:
+                entry.timer.cancel()
+            removed |= self._queue.remove(entry)
+        self._statistics.queue_depth = len(self._queue)
+        return removed
+
+    def _unloaded(self) -> ModelNotReady:
+        return ModelNotReady(f"model '{self._model}' is being unloaded")
+
+
+def _queue_timeout_s(policy: QueuePolicy, request: InferRequest) -> float | None:
+    """The queue's own timeout, or a shorter one that the request asked for and may have."""
+    asked = request.queue_timeout_s if policy.allow_timeout_override else None
+    if asked is None or policy.timeout_s is None:
+        return policy.timeout_s if asked is None else asked
+    return min(asked, policy.timeout_s)

@@ -1,0 +1,95 @@
+"""The instances of one loaded version, and which of them a batch should run on.
+
+A version has `n` narrow instances, which share one session and usually take one compute thread
+each: the layout that carries most when several batches can run side by side. Where it was
+measured to pay, it also has one wide instance with all planned threads, for a batch that runs
+alone: a lone client is answered up to twice as fast, and under load the wide one is not used.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from server.execution import Plan
+from server.instance import Instance
+from server.slots import ComputeSlots
+
+
+@dataclass(slots=True, eq=False)
+class Lease:
+    """An instance with the compute slots it runs on, held for one batch."""
+
+    instance: Instance
+    plan: Plan
+    slots: int
+
+
+class InstancePool:
+    """Lends instances and compute slots together. Belongs to the event loop."""
+
+    def __init__(
+        self, name: str, narrow: Plan, wide: Plan | None, instances: int, slots: ComputeSlots
+    ) -> None:
+        self.size = instances
+        self.leased: set[Lease] = set()
+        self.n_replaced = 0
+        self._name, self._narrow, self._wide, self._slots = name, narrow, wide, slots
+        self._idle = [self._instance(narrow, index) for index in range(instances)]
+        self._idle_wide = None if wide is None else self._instance(wide, instances)
+
+    @property
+    def has_wide(self) -> bool:
+        return self._wide is not None
+
+    @property
+    def has_idle(self) -> bool:
+        return bool(self._idle)
+
+    def lease(self, run_s: float, alone: bool, waiter: Callable[[], None]) -> Lease | None:
+        """An idle instance with slots; None: `waiter` is called when slots are free again.
+
+        Call only when `has_idle`. `alone`: the batch has the version to itself.
+        """
+        if alone and self._idle_wide is not None and self._wide is not None and self._slots.is_idle:
+            wide = self._idle_wide
+            taken = self._slots.take(wide.threads, run_s, waiter)
+            if taken is not None:
+                self._idle_wide = None
+                return self._lent(wide, self._wide, taken)
+        taken = self._slots.take(self._idle[-1].threads, run_s, waiter)
+        return None if taken is None else self._lent(self._idle.pop(), self._narrow, taken)
+
+    def give_back(self, lease: Lease) -> None:
+        """Ends a lease; a batch that waits for slots anywhere may start within this call."""
+        self._return(lease, lease.instance)
+
+    def replace(self, lease: Lease) -> None:
+        """Ends a lease whose instance hangs: a new thread takes its place."""
+        lease.instance.abandon()
+        self.n_replaced += 1
+        self._return(lease, self._instance(lease.plan, self.size + self.n_replaced))
+
+    def close(self) -> None:
+        """Ends the idle instances' threads; leased ones end after their batch."""
+        for instance in self._idle:
+            instance.close()
+        if self._idle_wide is not None:
+            self._idle_wide.close()
+        for lease in self.leased:
+            lease.instance.close()
+
+    def _lent(self, instance: Instance, plan: Plan, taken: int) -> Lease:
+        lease = Lease(instance, plan, taken)
+        self.leased.add(lease)
+        return lease
+
+    def _return(self, lease: Lease, instance: Instance) -> None:
+        self.leased.discard(lease)
+        if lease.plan is self._wide:
+            self._idle_wide = instance
+        else:
+            self._idle.append(instance)
+        self._slots.give(lease.slots)
+
+    def _instance(self, plan: Plan, index: int) -> Instance:
+        on_cpu = any(device == "cpu" for device in plan.backend.devices)
+        return Instance(f"{self._name}-{index}", plan.backend.threads if on_cpu else 0)

@@ -1,0 +1,155 @@
+"""One version that serves: its batcher, its statistics, and what keeps it alive.
+
+A handle (`acquire` … `release`) holds a version open for one request. `retire` lets it go: it
+closes when the last handle is released, so a request that began on a version ends on it. That is
+the whole hot swap.
+"""
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Mapping
+from functools import partial
+
+from protos.tensors import Array
+from server import execution
+from server.backends.base import Backend, Signature
+from server.batcher import Batcher
+from server.execution import Plan
+from server.instance import Instance
+from server.instance_pool import InstancePool
+from server.loader import LoadedModel
+from server.model_config import ModelConfig, VersionSource
+from server.probe import Profile
+from server.slots import ComputeSlots
+from server.statistics import VersionStatistics
+from server.validation import Validator
+
+logger = logging.getLogger(__name__)
+
+
+class ServedVersion:
+    """A loaded version under traffic. All methods belong to the event loop."""
+
+    def __init__(self, source: VersionSource, loaded: LoadedModel, slots: ComputeSlots) -> None:
+        self.model: str = source.model
+        self.version: int = source.version
+        self.config: ModelConfig = source.config
+        self.signature: Signature = loaded.signature
+        self.profile: Profile = loaded.profile
+        self.loaded = loaded
+        self.stats = VersionStatistics()
+        self.validator = Validator(self.model, self.signature, self.profile)
+        self.problem = ""  # why the version cannot be relied on just now; empty when it can
+        self.on_health: Callable[[], None] = _nothing  # called when `problem` changes
+        self.batcher = Batcher(
+            self.model,
+            self.signature,
+            self.profile,
+            loaded.settings,
+            _pool(self, slots),
+            self.stats,
+            self._instance_broke,
+        )
+        self._handles = 0
+        self._is_retired = False
+        self._closed = asyncio.Event()
+        self._example: Mapping[str, Array] = loaded.example
+        self._trial: Instance | None = None
+
+    @property
+    def platform(self) -> str:
+        return self.loaded.narrow.platform
+
+    @property
+    def artifact_id(self) -> str:
+        return self.loaded.narrow.artifact_id
+
+    @property
+    def backends(self) -> tuple[Backend, ...]:
+        """The narrow session, and the wide one where there is one."""
+        wide = self.loaded.wide
+        return (self.loaded.narrow,) if wide is None else (self.loaded.narrow, wide)
+
+    @property
+    def memory_bytes(self) -> int:
+        return sum(backend.memory_bytes for backend in self.backends)
+
+    def acquire(self) -> None:
+        """Takes a handle."""
+        self._handles += 1
+
+    def release(self) -> None:
+        """Gives a handle back; the last one of a retired version closes it."""
+        self._handles -= 1
+        if self._is_retired and not self._handles:
+            self._close()
+
+    def retire(self) -> None:
+        """No new requests come; closes at once or with the last handle."""
+        if not self._is_retired:
+            self._is_retired = True
+            if not self._handles:
+                self._close()
+
+    async def closed(self) -> None:
+        """Waits until a retired version has closed."""
+        await self._closed.wait()
+
+    def check(self, hang_timeout_s: float) -> None:
+        """The heartbeat, to be called every second or so."""
+        self.batcher.check(time.monotonic(), hang_timeout_s)
+
+    def _close(self) -> None:
+        self.batcher.close()
+        if self._trial is None:
+            self.loaded.close()
+        # A session that hangs cannot be freed: its thread is still inside.
+        self._closed.set()
+
+    def _instance_broke(self, reason: str) -> None:
+        """Reports the version as unreliable until a new instance has answered an example."""
+        logger.error("model '%s' version %d: %s", self.model, self.version, reason)
+        self._set_problem(reason)
+        if self._trial is not None:
+            self._trial.abandon()
+        trial = self._trial = Instance(f"{self.model}-trial", 1)
+        outcomes: list[execution.Outcome] = []
+        plan = _plan(self, self.loaded.narrow)
+        part = execution.Part(self._example, 1, ())
+
+        def work() -> None:
+            outcomes.append(execution.run(plan, [part]))
+
+        trial.run(work, partial(self._trial_ended, trial, outcomes))
+
+    def _trial_ended(
+        self, trial: Instance, outcomes: list[execution.Outcome], error: BaseException | None
+    ) -> None:
+        trial.close()
+        self._trial = None
+        if error is None and outcomes and isinstance(outcomes[0].results[0], dict):
+            logger.info("model '%s' version %d answers again", self.model, self.version)
+            self._set_problem("")
+
+    def _set_problem(self, problem: str) -> None:
+        self.problem = problem
+        self.on_health()
+
+
+def _nothing() -> None:
+    """Nobody has asked to be told."""
+
+
+def _plan(served: ServedVersion, backend: Backend) -> Plan:
+    profile = served.profile
+    has_rows = profile.batchable or profile.request_rows is not None
+    return Plan(served.model, backend, has_rows, profile.pad)
+
+
+def _pool(served: ServedVersion, slots: ComputeSlots) -> InstancePool:
+    loaded = served.loaded
+    wide = None if loaded.wide is None else _plan(served, loaded.wide)
+    narrow = _plan(served, loaded.narrow)
+    name = f"{served.model}-{served.version}"
+    return InstancePool(name, narrow, wide, loaded.instances, slots)

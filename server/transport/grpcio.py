@@ -1,0 +1,136 @@
+"""Carries calls over grpc.aio: bytes and metadata in, bytes out. Knows no service and no message.
+
+The only server module that imports grpc.
+"""
+
+import logging
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from typing import Any
+
+import grpc
+import grpc.aio
+
+from server.rpc.call import Metadata, Method, Service, StatusError, Stream, Unary, status_of
+from server.settings import SettingsError
+
+logger = logging.getLogger(__name__)
+
+_CODES: dict[int, grpc.StatusCode] = {code.value[0]: code for code in grpc.StatusCode}
+_Context = grpc.aio.ServicerContext[bytes, bytes]
+
+
+class _Call:
+    """A grpc.aio call in the services' terms; made for every call, so it computes on demand."""
+
+    __slots__ = ("_context",)
+
+    def __init__(self, context: _Context) -> None:
+        self._context = context
+
+    @property
+    def deadline(self) -> float | None:
+        remaining = self._context.time_remaining()
+        return None if remaining is None else time.monotonic() + remaining
+
+    @property
+    def metadata(self) -> Mapping[str, str | bytes]:
+        return dict(self._context.invocation_metadata() or ())
+
+    @property
+    def peer(self) -> str:
+        return str(self._context.peer())
+
+
+class GrpcioTransport:
+    """A gRPC listener.
+
+    Call `bind`, then `start`; `stop` refuses new calls, waits for running ones, and cancels those
+    that outlast the grace period.
+    """
+
+    def __init__(self, services: Sequence[Service], max_message_bytes: int) -> None:
+        self._server = grpc.aio.server(
+            options=(
+                ("grpc.max_receive_message_length", max_message_bytes),
+                ("grpc.max_send_message_length", -1),
+                # Two servers on one port would share its connections at random.
+                ("grpc.so_reuseport", 0),
+                # Clients that ping an idle connection are not a flood.
+                ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
+                ("grpc.keepalive_permit_without_calls", 1),
+            )
+        )
+        self._server.add_generic_rpc_handlers([_Handlers(services)])
+
+    def bind(self, host: str, port: int) -> int:
+        """Opens the port (0: a free one) and returns its number.
+
+        Raises:
+            SettingsError: the address cannot be listened on.
+        """
+        address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+        try:
+            bound = self._server.add_insecure_port(address)
+        except RuntimeError:
+            bound = 0
+        if not bound:
+            raise SettingsError(
+                f"cannot listen on {address} for gRPC: the port is in use or the address is not"
+                f" this machine's (--grpc-port, --host)"
+            )
+        return bound
+
+    async def start(self) -> None:
+        await self._server.start()
+
+    async def stop(self, grace_s: float) -> None:
+        """Refuses new calls at once; running ones have `grace_s` seconds to end."""
+        await self._server.stop(grace_s)
+
+
+class _Handlers(grpc.GenericRpcHandler):
+    """Finds a method's handler by its path."""
+
+    def __init__(self, services: Sequence[Service]) -> None:
+        self._handlers = {m.path: _handler(m) for service in services for m in service.methods()}
+
+    def service(self, handler_call_details: Any) -> "grpc.RpcMethodHandler[Any, Any] | None":
+        return self._handlers.get(handler_call_details.method)
+
+
+def _handler(method: Method) -> "grpc.RpcMethodHandler[Any, Any]":
+    if isinstance(method, Unary):
+        return grpc.unary_unary_rpc_method_handler(_unary(method))  # type: ignore[arg-type]
+    return grpc.stream_stream_rpc_method_handler(_stream(method))  # type: ignore[arg-type]
+
+
+def _unary(method: Unary) -> Callable[[bytes, _Context], Awaitable[bytes]]:
+    handler, path = method.handler, method.path
+
+    async def handle(message: bytes, context: _Context) -> bytes:
+        try:
+            return await handler(_Call(context), message)
+        except Exception as error:
+            await _abort(context, status_of(error, path))
+            raise
+
+    return handle
+
+
+def _stream(method: Stream) -> Callable[[AsyncIterator[bytes], _Context], Awaitable[None]]:
+    handler, path = method.handler, method.path
+
+    async def handle(messages: AsyncIterator[bytes], context: _Context) -> None:
+        try:
+            await handler(_Call(context), messages, context.write)
+        except Exception as error:
+            await _abort(context, status_of(error, path))
+            raise
+
+    return handle
+
+
+async def _abort(context: _Context, status: StatusError) -> None:
+    trailers: Metadata = status.trailers
+    await context.abort(_CODES[status.code], status.details, tuple(trailers))
