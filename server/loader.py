@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from server.backends.base import Backend, Signature
 from server.batch_policy import BatchSettings
 from server.probe import Profile
-from server.registry import VersionSource
+from server.model_config import VersionSource
 
 
 @dataclass(frozen=True, slots=True)
