@@ -1,0 +1,50 @@
+"""Requests of model control, built alike for the sync and the async client."""
+
+from collections.abc import Mapping
+from typing import TypedDict
+
+from protos import models_pb2 as pb
+
+
+class BatchingChange(TypedDict, total=False):
+    """What `set_batching` may change; what is left out stays as it is."""
+
+    window_ms: float  # longest an idle instance waits for companions; 0: takes what is there
+    max_batch: int  # rows of one batch
+    queue_limit: int  # requests that may wait; 0: no limit
+    queue_timeout_ms: float  # longest wait in the queue; 0: no limit
+    timeout_action: str  # "reject" or "delay"
+    priority_levels: int  # 1 is the highest level
+    default_priority: int  # of requests that name none
+    priority_queues: Mapping[int, pb.QueueSettings]  # limits of single levels
+    slo_p99_ms: float  # the p99 latency operators aim at; 0: none
+    preserve_ordering: bool  # answers leave in the order the requests came
+
+
+def load_request(
+    model: str, config: str | None, files: Mapping[str, bytes] | None
+) -> pb.LoadModelRequest:
+    return pb.LoadModelRequest(model=model, config=config or "", files=files or {})
+
+
+def watch_request(
+    model: str, version: int | None, window_s: int, interval_s: float
+) -> pb.WatchLatencyRequest:
+    return pb.WatchLatencyRequest(
+        model=model,
+        version=version or 0,
+        window_s=window_s,
+        interval_ms=round(interval_s * 1e3),
+    )
+
+
+def set_batching_request(
+    model: str, version: int | None, change: BatchingChange
+) -> pb.SetBatchingRequest:
+    """The request of a change.
+
+    Raises:
+        TypeError, ValueError: a value of the wrong type, or a setting there is not.
+    """
+    settings = pb.BatchingSettings(**change)
+    return pb.SetBatchingRequest(model=model, version=version or 0, settings=settings)

@@ -1,0 +1,66 @@
+"""The calls the clients make: path and messages of each, and the channel's settings."""
+
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
+
+from google.protobuf.message import Message
+
+from protos import models_pb2 as models
+from protos import predict_pb2 as predict
+
+RequestT = TypeVar("RequestT", bound=Message)
+ResponseT = TypeVar("ResponseT", bound=Message)
+
+CHANNEL_OPTIONS: tuple[tuple[str, int], ...] = (
+    # Tensors are large; the server has a limit of its own.
+    ("grpc.max_send_message_length", -1),
+    ("grpc.max_receive_message_length", -1),
+    # gRPC waits a second before it connects again, longer than our first retries.
+    ("grpc.initial_reconnect_backoff_ms", 50),
+    ("grpc.max_reconnect_backoff_ms", 2000),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Method(Generic[RequestT, ResponseT]):
+    """One method of the server."""
+
+    path: str
+    request: type[RequestT]
+    response: type[ResponseT]
+    retry: bool = True  # asking twice does no harm
+
+    @property
+    def codecs(self) -> dict[str, Any]:
+        """The keyword arguments of `channel.unary_unary` and its like."""
+        return {
+            "request_serializer": self.request.SerializeToString,
+            "response_deserializer": self.response.FromString,
+        }
+
+
+_PREDICTION = "/inflight.v1.Prediction/"
+_MODELS = "/inflight.v1.Models/"
+
+PREDICT = Method(_PREDICTION + "Predict", predict.PredictRequest, predict.PredictResponse)
+PREDICT_STREAM = Method(
+    _PREDICTION + "PredictStream", predict.PredictRequest, predict.PredictResponse
+)
+LIST_MODELS = Method(_MODELS + "ListModels", models.ListModelsRequest, models.ListModelsResponse)
+GET_MODEL = Method(_MODELS + "GetModel", models.GetModelRequest, models.GetModelResponse)
+LOAD_MODEL = Method(
+    _MODELS + "LoadModel", models.LoadModelRequest, models.LoadModelResponse, retry=False
+)
+UNLOAD_MODEL = Method(
+    _MODELS + "UnloadModel", models.UnloadModelRequest, models.UnloadModelResponse, retry=False
+)
+GET_LATENCY = Method(_MODELS + "GetLatency", models.GetLatencyRequest, models.GetLatencyResponse)
+WATCH_LATENCY = Method(
+    _MODELS + "WatchLatency", models.WatchLatencyRequest, models.GetLatencyResponse
+)
+GET_BATCHING = Method(
+    _MODELS + "GetBatching", models.GetBatchingRequest, models.GetBatchingResponse
+)
+SET_BATCHING = Method(
+    _MODELS + "SetBatching", models.SetBatchingRequest, models.SetBatchingResponse, retry=False
+)
