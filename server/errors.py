@@ -123,3 +123,9 @@ class BackendError(ServeError):
     """The framework failed on this request. The message is fit for the client; detail is logged."""
 
     code = Code.INTERNAL
+
+
+class LoadFailed(ServeError):
+    """A version could not be opened. The message is the reason, for an operator to act on."""
+
+    code = Code.INTERNAL

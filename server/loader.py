@@ -3,8 +3,10 @@
 Everything here blocks and runs in a loader thread; nothing here knows the event loop.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
+from protos.tensors import Array
 from server.backends.base import Backend, Signature
 from server.batch_policy import BatchSettings
 from server.probe import Profile
@@ -29,6 +31,7 @@ class LoadedModel:
     signature: Signature
     profile: Profile
     settings: BatchSettings
+    example: Mapping[str, Array]  # one request that the model answers; empty: none was found
 
     def close(self) -> None:
         """Frees both backends. No run is under way or follows."""

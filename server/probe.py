@@ -29,14 +29,13 @@ class CurvePoint:
 class PadPlan:
     """How requests of different lengths share a batch: zeros on the right, and what hides them.
 
-    Every axis of `inputs` is brought to the longest row's length. The mask input gets 1 where a
-    row has data and 0 where it was padded; when the client sends the mask itself, padding it
-    with zeros does just that, so it is padded like every other input.
+    Every axis of `inputs` (the mask's too) is brought to the longest row's length with zeros. A
+    client may leave the mask out; it is then ones for the request's own length.
     """
 
     inputs: tuple[tuple[str, int], ...]  # (input name, axis) that are padded; axis 0 is the batch
     outputs: tuple[tuple[str, int], ...]  # (output name, axis) cropped back to the row's own length
-    mask: str  # the input that says which positions count
+    mask: str = ""  # the input that says which positions count; empty: the model needs none
 
 
 @dataclass(frozen=True, slots=True)
