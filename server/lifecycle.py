@@ -1,0 +1,32 @@
+"""Start to exit: signals, the lame duck, the drain. Knows what is to be stopped, not what it does."""
+
+import asyncio
+import logging
+import os
+import signal
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+logger = logging.getLogger(__name__)
+
+Step = Callable[[], Coroutine[Any, Any, None]]
+_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+
+
+class StopSignal:
+    """Set by the first SIGTERM or SIGINT; the second ends the process at once."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._event = asyncio.Event()
+        for number in _SIGNALS:
+            loop.add_signal_handler(number, self._on_signal, number)
+
+    def _on_signal(self, number: int) -> None:
+        if self._event.is_set():
+            logger.warning("second %s: ending at once", signal.Signals(number).name)
+            os._exit(128 + number)
+        logger.info("%s: shutting down", signal.Signals(number).name)
+        self._event.set()
+
+    async def wait(self) -> None:
+        await self._event.wait()

@@ -1,0 +1,453 @@
+"""The batcher with real threads and a backend that waits when told to."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+
+from protos.tensors import Array
+from server.batch_policy import BatchSettings, QueuePolicy, TimeoutAction
+from server.batcher import Batcher
+from server.errors import (
+    BackendError,
+    DeadlineExceeded,
+    InvalidRequest,
+    ModelNotReady,
+    QueueFull,
+    ServeError,
+    WrongState,
+)
+from server.execution import Plan
+from server.instance_pool import InstancePool
+from server.probe import CurvePoint, Profile
+from server.request import InferRequest, ReleaseReason, Timing
+from server.slots import ComputeSlots
+from server.statistics import VersionStatistics
+from tests.fakes import FakeBackend, row_signature, rows
+
+BATCHED = Profile(batchable=True, max_batch=8, curve=(CurvePoint(1, 0.010),))
+UNBATCHED = Profile(batchable=False, reason="rows influence each other")
+
+
+@dataclass
+class Bench:
+    """A batcher and everything around it."""
+
+    batcher: Batcher
+    backend: FakeBackend
+    statistics: VersionStatistics
+    broken: list[str]
+    wide: FakeBackend | None
+
+    async def running(self, backend: FakeBackend | None = None) -> None:
+        """Waits until a run has begun."""
+        await asyncio.to_thread((backend or self.backend).entered.acquire)
+
+    def submit(self, *values: float, **fields: object) -> "asyncio.Task[tuple[list[float], Timing]]":
+        return asyncio.ensure_future(self._values(InferRequest("m", {"x": rows(*values)}, **fields)))  # type: ignore[arg-type]
+
+    async def _values(self, request: InferRequest) -> tuple[list[float], Timing]:
+        outputs, timing = await self.batcher.submit(request)
+        return outputs["y"][:, 0].tolist(), timing
+
+
+@asynccontextmanager
+async def bench(
+    backend: FakeBackend | None = None,
+    profile: Profile = BATCHED,
+    instances: int = 1,
+    threads: int = 2,
+    wide: FakeBackend | None = None,
+    **settings: object,
+) -> AsyncIterator[Bench]:
+    backend = backend or FakeBackend()
+    values = {"max_batch": profile.max_batch, **settings}
+    statistics, broken = VersionStatistics(), []  # type: tuple[VersionStatistics, list[str]]
+
+    def plan(of: FakeBackend) -> Plan:
+        return Plan("m", of, profile.batchable, profile.pad)
+
+    pool = InstancePool(
+        "m", plan(backend), wide and plan(wide), instances, ComputeSlots(threads)
+    )
+    batcher = Batcher(
+        "m",
+        backend.signature,
+        profile,
+        BatchSettings(**values),  # type: ignore[arg-type]
+        pool,
+        statistics,
+        broken.append,
+    )
+    try:
+        yield Bench(batcher, backend, statistics, broken, wide)
+    finally:
+        backend.gate.set()
+        batcher.close()
+
+
+def raising(error: Exception | type[BaseException]) -> Callable[[Mapping[str, Array]], dict[str, Array]]:
+    def compute(inputs: Mapping[str, Array]) -> dict[str, Array]:
+        raise error
+
+    return compute
+
+
+async def test_a_request_is_answered() -> None:
+    async with bench() as b:
+        values, timing = await b.submit(1, 2)
+        assert values == [2, 4]
+        assert timing.release_reason is ReleaseReason.IDLE_INSTANCE
+        assert (timing.batch_rows, timing.batch_requests) == (2, 1)
+
+
+async def test_requests_that_come_together_share_a_batch() -> None:
+    async with bench() as b:
+        answers = await asyncio.gather(*(b.submit(value) for value in range(5)))
+        assert [values for values, _ in answers] == [[0], [2], [4], [6], [8]]
+        assert b.backend.batches == [5]
+        assert [timing.batch_position for _, timing in answers] == [0, 1, 2, 3, 4]
+
+
+async def test_requests_gather_while_the_instance_is_busy() -> None:
+    async with bench() as b:
+        b.backend.gate.clear()
+        first = b.submit(0)
+        await b.running()
+        others = [b.submit(value) for value in range(1, 12)]
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        assert b.statistics.queue_depth == 11
+        b.backend.gate.set()
+        await asyncio.gather(first, *others)
+        assert b.backend.batches == [1, 8, 3]
+        assert b.statistics.releases[ReleaseReason.FULL] == 1
+
+
+async def test_two_instances_run_side_by_side() -> None:
+    async with bench(instances=2) as b:
+        b.backend.gate.clear()
+        first = b.submit(1)
+        await b.running()
+        second = b.submit(2)
+        await b.running()
+        b.backend.gate.set()
+        await asyncio.gather(first, second)
+        assert b.backend.batches == [1, 1]
+
+
+async def test_compute_slots_bound_what_runs_at_once() -> None:
+    async with bench(instances=2, threads=1) as b:
+        b.backend.gate.clear()
+        first = b.submit(1)
+        await b.running()
+        others = [b.submit(2), b.submit(3)]
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        assert b.backend.batches == [1]
+        b.backend.gate.set()
+        await asyncio.gather(first, *others)
+        assert b.backend.batches == [1, 2]
+
+
+async def test_the_window_holds_an_idle_instance() -> None:
+    async with bench(window_s=0.02) as b:
+        first = b.submit(1)
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        second = b.submit(2)
+        (_, timing), _ = await asyncio.gather(first, second)
+        assert b.backend.batches == [2]
+        assert timing.release_reason is ReleaseReason.WINDOW
+        assert timing.queue_s >= 0.019
+
+
+async def test_a_full_batch_does_not_wait_for_the_window() -> None:
+    async with bench(window_s=3600.0) as b:
+        await asyncio.gather(*(b.submit(value) for value in range(8)))
+        assert b.backend.batches == [8]
+        assert b.statistics.releases == {ReleaseReason.FULL: 1}
+
+
+async def test_deadline_pressure_ends_the_window() -> None:
+    async with bench(window_s=3600.0) as b:
+        _, timing = await b.submit(1, deadline=time.monotonic() + 0.05)
+        assert timing.release_reason is ReleaseReason.DEADLINE
+
+
+async def test_a_large_request_is_split_and_put_together_again() -> None:
+    async with bench(instances=2) as b:
+        values, timing = await b.submit(*range(20))
+        assert values == [2.0 * value for value in range(20)]
+        assert sorted(b.backend.batches) == [4, 8, 8]
+        assert timing.compute_infer_s > 0
+
+
+async def test_a_large_request_fails_as_a_whole() -> None:
+    def compute(inputs: Mapping[str, Array]) -> dict[str, Array]:
+        if 9 in inputs["x"]:
+            raise RuntimeError("poisoned")
+        return {"y": inputs["x"]}
+
+    async with bench(FakeBackend(compute)) as b:
+        with pytest.raises(BackendError):
+            await b.submit(*range(64))
+        assert b.statistics.queue_depth == 0
+        assert len(b.backend.batches) == 2, "slices after the failure are not run"
+
+
+async def test_shapes_that_differ_do_not_share_a_batch() -> None:
+    async with bench(FakeBackend(signature=row_signature("s"))) as b:
+        wide = InferRequest("m", {"x": np.ones((1, 3), np.float32)})
+        (values, _), (outputs, _) = await asyncio.gather(b.submit(1), b.batcher.submit(wide))
+        assert values == [2]
+        assert outputs["y"].shape == (1, 3)
+        assert b.backend.batches == [1, 1]
+
+
+async def test_a_model_that_does_not_batch_runs_one_by_one() -> None:
+    async with bench(profile=UNBATCHED) as b:
+        answers = await asyncio.gather(*(b.submit(1, 2, 3) for _ in range(3)))
+        assert b.backend.batches == [3, 3, 3]
+        assert answers[0][1].release_reason is ReleaseReason.UNBATCHED
+        assert b.statistics.inference_count == 3
+
+
+async def test_a_full_queue_is_refused_with_the_predicted_wait() -> None:
+    async with bench(queue=QueuePolicy(queue_limit=2)) as b:
+        b.backend.gate.clear()
+        first = b.submit(1)
+        await b.running()
+        waiting = [b.submit(2), b.submit(3)]
+        await asyncio.sleep(0)
+        with pytest.raises(QueueFull, match="Exceeds maximum queue size") as refused:
+            await b.submit(4)
+        assert refused.value.predicted_wait_s > 0
+        assert b.statistics.dropped["queue_full"] == 1
+        b.backend.gate.set()
+        await asyncio.gather(first, *waiting)
+
+
+async def test_a_passed_deadline_is_refused_at_once() -> None:
+    async with bench() as b:
+        with pytest.raises(DeadlineExceeded):
+            await b.submit(1, deadline=time.monotonic() - 1)
+        assert b.backend.batches == []
+
+
+async def test_a_deadline_that_passes_in_the_queue_drops_the_request_before_it_runs() -> None:
+    async with bench() as b:
+        b.backend.gate.clear()
+        first = b.submit(1)
+        await b.running()
+        late, patient = b.submit(2, deadline=time.monotonic() + 0.001), b.submit(3)
+        await asyncio.sleep(0.002)
+        b.backend.gate.set()
+        with pytest.raises(DeadlineExceeded):
+            await late
+        await asyncio.gather(first, patient)
+        assert b.backend.batches == [1, 1]
+        assert b.statistics.dropped["deadline"] == 1
+
+
+async def test_a_cancelled_caller_does_not_hurt_its_batch() -> None:
+    async with bench() as b:
+        b.backend.gate.clear()
+        first = b.submit(1)
+        await b.running()
+        leaving, staying = b.submit(2), b.submit(3)
+        await asyncio.sleep(0)
+        leaving.cancel()
+        await asyncio.sleep(0)
+        assert b.statistics.queue_depth == 1
+        b.backend.gate.set()
+        assert (await staying)[0] == [6]
+        await first
+        assert b.backend.batches == [1, 1]
+        assert b.statistics.dropped["cancelled"] == 1
+
+
+async def test_a_caller_that_leaves_while_its_batch_runs_does_not_hurt_it() -> None:
+    async with bench() as b:
+        b.backend.gate.clear()
+        leaving, staying = b.submit(1), b.submit(2)
+        await b.running()
+        leaving.cancel()
+        await asyncio.sleep(0)
+        b.backend.gate.set()
+        assert (await staying)[0] == [4]
+
+
+async def test_a_queue_timeout_refuses_what_waited_too_long() -> None:
+    async with bench(queue=QueuePolicy(timeout_s=0.005)) as b:
+        b.backend.gate.clear()
+        first = b.submit(1)
+        await b.running()
+        with pytest.raises(DeadlineExceeded, match="Request timeout expired"):
+            await b.submit(2)
+        b.backend.gate.set()
+        await first
+        assert b.statistics.dropped["queue_timeout"] == 1
+
+
+async def test_a_request_may_ask_for_a_shorter_queue_timeout() -> None:
+    async with bench(queue=QueuePolicy(timeout_s=3600.0)) as b:
+        b.backend.gate.clear()
+        first = b.submit(1)
+        await b.running()
+        with pytest.raises(DeadlineExceeded):
+            await b.submit(2, queue_timeout_s=0.001)
+        b.backend.gate.set()
+        await first
+
+
+async def test_delay_serves_a_timed_out_request_after_the_others() -> None:
+    policy = QueuePolicy(timeout_s=0.001, timeout_action=TimeoutAction.DELAY)
+    async with bench(queue=policy, max_batch=1) as b:
+        b.backend.gate.clear()
+        first = b.submit(1)
+        await b.running()
+        delayed = b.submit(2)
+        await asyncio.sleep(0.005)
+        fresh = b.submit(3, queue_timeout_s=None)
+        await asyncio.sleep(0)
+        b.backend.gate.set()
+        await asyncio.gather(first, delayed, fresh)
+        assert [int(batch["x"][0, 0]) for batch in b.backend.inputs] == [1, 3, 2]
+
+
+async def test_priorities_overtake() -> None:
+    async with bench(priority_levels=3, default_priority=2, max_batch=1) as b:
+        b.backend.gate.clear()
+        tasks = [b.submit(1)]
+        await b.running()
+        tasks += [b.submit(2, priority=3), b.submit(3), b.submit(4, priority=1)]
+        await asyncio.sleep(0)
+        b.backend.gate.set()
+        await asyncio.gather(*tasks)
+        assert [int(batch["x"][0, 0]) for batch in b.backend.inputs] == [1, 4, 3, 2]
+
+
+async def test_an_unknown_priority_is_refused() -> None:
+    async with bench(priority_levels=2) as b:
+        with pytest.raises(InvalidRequest, match=r"priority 3 .* expected 1 \(highest\) to 2"):
+            await b.submit(1, priority=3)
+
+
+async def test_order_is_kept_where_asked() -> None:
+    async with bench(instances=2, preserve_ordering=True, max_batch=1) as b:
+        finished: list[int] = []
+
+        async def numbered(number: int) -> None:
+            await b.submit(number)
+            finished.append(number)
+
+        await asyncio.gather(*(numbered(number) for number in range(20)))
+        assert finished == list(range(20))
+
+
+async def test_settings_are_in_force_with_the_next_batch() -> None:
+    async with bench(window_s=3600.0) as b:
+        waiting = b.submit(1)
+        await asyncio.sleep(0)
+        b.batcher.apply(BatchSettings(max_batch=2))
+        await waiting
+        await asyncio.gather(*(b.submit(value) for value in range(4)))
+        assert b.backend.batches == [1, 2, 2]
+
+
+async def test_a_model_that_must_not_batch_cannot_be_made_to() -> None:
+    async with bench(profile=UNBATCHED) as b:
+        with pytest.raises(WrongState, match="rows influence each other"):
+            b.batcher.apply(BatchSettings(max_batch=4))
+
+
+async def test_nan_is_the_clients_business() -> None:
+    async with bench() as b:
+        answers = await asyncio.gather(b.submit(float("nan")), b.submit(1))
+        assert np.isnan(answers[0][0][0])
+        assert answers[1][0] == [2]
+
+
+async def test_an_instance_that_breaks_fails_its_batch_and_is_replaced() -> None:
+    backend = FakeBackend(raising(SystemExit))
+    async with bench(backend) as b:
+        with pytest.raises(BackendError, match="broke"):
+            await b.submit(1)
+        assert b.broken and "SystemExit" in b.broken[0]
+        backend._compute = lambda inputs: {"y": inputs["x"]}
+        assert (await b.submit(5))[0] == [5]
+
+
+async def test_an_instance_that_hangs_is_replaced() -> None:
+    async with bench() as b:
+        b.backend.gate.clear()
+        stuck = b.submit(1)
+        await b.running()
+        b.batcher.check(time.monotonic() + 10, hang_timeout_s=5)
+        with pytest.raises(BackendError, match="did not return within 5 s"):
+            await stuck
+        assert len(b.broken) == 1
+        next_one = b.submit(2)
+        await b.running()
+        b.backend.gate.set()
+        assert (await next_one)[0] == [4]
+
+
+async def test_a_lone_client_gets_the_wide_instance_and_company_ends_that() -> None:
+    wide = FakeBackend(threads=2)
+    async with bench(wide=wide, instances=2) as b:
+        for _ in range(4):
+            await b.submit(1)
+        assert (len(b.backend.batches), len(wide.batches)) == (2, 2)
+        wide.gate.clear()
+        alone = b.submit(1)
+        for _ in range(3):
+            await b.running(wide)
+        company = b.submit(2)
+        await asyncio.sleep(0)
+        wide.gate.set()
+        await asyncio.gather(alone, company)
+        assert (len(b.backend.batches), len(wide.batches)) == (3, 3)
+
+
+async def test_closing_refuses_what_waits_and_answers_what_runs() -> None:
+    async with bench() as b:
+        b.backend.gate.clear()
+        runs = b.submit(1)
+        await b.running()
+        waits = b.submit(2)
+        await asyncio.sleep(0)
+        b.batcher.close()
+        with pytest.raises(ModelNotReady):
+            await waits
+        with pytest.raises(ModelNotReady):
+            await b.submit(3)
+        b.backend.gate.set()
+        assert (await runs)[0] == [2]
+
+
+async def test_every_answer_belongs_to_its_request() -> None:
+    async with bench(instances=2, max_batch=5) as b:
+        generator = np.random.default_rng(1)
+
+        async def client(number: int) -> None:
+            for _ in range(20):
+                values = generator.integers(0, 1000, generator.integers(1, 12)).tolist()
+                try:
+                    answer, _ = await asyncio.wait_for(b.submit(*values), 10 if number % 5 else 0.001)
+                except TimeoutError:
+                    continue
+                assert answer == [2.0 * value for value in values]
+
+        await asyncio.gather(*(client(number) for number in range(20)))
+        assert b.batcher.pending == 0
+
+
+def test_all_refusals_are_errors_a_client_is_told() -> None:
+    for error in (QueueFull("", 0.0), DeadlineExceeded(), ModelNotReady(), BackendError()):
+        assert isinstance(error, ServeError)

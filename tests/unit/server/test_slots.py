@@ -1,0 +1,71 @@
+"""Nobody starts what the cores cannot carry."""
+
+from collections.abc import Callable
+
+from server.slots import EXPRESS, EXPRESS_S, ComputeSlots
+
+LONG, SHORT = 1.0, EXPRESS_S
+
+
+def never() -> None:
+    raise AssertionError("was called although it asked for nothing")
+
+
+def test_slots_are_lent_until_none_is_left() -> None:
+    slots = ComputeSlots(2)
+    assert slots.take(1, LONG, never) == 1
+    assert slots.take(1, LONG, never) == 1
+    assert slots.take(1, LONG, never) is None
+
+
+def test_a_run_that_wants_more_threads_than_there_are_takes_all() -> None:
+    assert ComputeSlots(2).take(64, LONG, never) == 2
+
+
+def test_the_first_to_ask_is_called_first() -> None:
+    slots = ComputeSlots(1)
+    called: list[str] = []
+    slots.take(1, LONG, never)
+    slots.take(1, LONG, waiter(called, "first", slots))
+    slots.take(1, LONG, waiter(called, "second", slots))
+    slots.give(1)
+    assert called == ["first"]
+    slots.give(1)
+    assert called == ["first", "second"]
+
+
+def test_a_wide_run_is_not_overtaken_for_ever() -> None:
+    slots = ComputeSlots(2)
+    called: list[str] = []
+    for _ in range(2):
+        slots.take(1, LONG, never)
+    slots.take(2, LONG, waiter(called, "wide", slots, threads=2))
+    slots.give(1)
+    assert slots.take(1, LONG, waiter(called, "narrow", slots)) is None
+    slots.give(1)
+    assert called == ["wide", "wide"], "asked again when one was free, started with two"
+    slots.give(2)
+    assert called[-1] == "narrow"
+
+
+def test_one_short_run_may_start_beside_long_ones() -> None:
+    slots = ComputeSlots(1)
+    slots.take(1, LONG, never)
+    assert slots.take(1, SHORT, never) == EXPRESS
+    assert slots.take(1, SHORT, never) is None
+    assert not slots.is_idle
+    slots.forget(never)
+    slots.give(EXPRESS)
+    assert slots.take(1, SHORT, never) == EXPRESS
+
+
+def waiter(
+    called: list[str], name: str, slots: ComputeSlots, threads: int = 1
+) -> Callable[[], None]:
+    """Notes that it was called and tries to start."""
+
+    def try_again() -> None:
+        called.append(name)
+        slots.take(threads, LONG, try_again)
+
+    return try_again
