@@ -1,0 +1,46 @@
+"""Tells whether files changed, without reading them.
+
+A fingerprint is unequal when a file was added, removed, renamed, rewritten or replaced. Hidden
+files and those ending in "~" do not count: editors and file managers leave them beside the real
+ones. Links are followed, so a link that is moved to another target is a change.
+"""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+Fingerprint = tuple[tuple[str, int, int, int], ...]
+"""Path, size, time of change (ns) and inode of each file, by path."""
+
+_MAX_DEPTH = 8  # a link to a folder above itself would have no end
+
+
+def fingerprint_of(folder: Path, skip: frozenset[str] = frozenset()) -> Fingerprint:
+    """Of all files below a folder; `skip` names entries of the folder itself."""
+    return tuple(sorted(_files(str(folder), skip, _MAX_DEPTH)))
+
+
+def fingerprint_of_file(path: Path) -> Fingerprint:
+    """Of a file and those beside it whose names start with its own (external data)."""
+    with os.scandir(path.parent) as entries:
+        files = [entry for entry in entries if entry.name.startswith(path.name)]
+    return tuple(sorted(_file(entry) for entry in files if entry.is_file()))
+
+
+def _files(folder: str, skip: frozenset[str], depth: int) -> Iterator[tuple[str, int, int, int]]:
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            if entry.name in skip or entry.name.startswith(".") or entry.name.endswith("~"):
+                continue
+            if not entry.is_dir():
+                yield _file(entry)
+            elif depth:
+                yield from _files(entry.path, frozenset(), depth - 1)
+
+
+def _file(entry: os.DirEntry[str]) -> tuple[str, int, int, int]:
+    try:
+        status = entry.stat()
+    except OSError:  # a link to nothing, or removed since the folder was read
+        return entry.path, -1, 0, 0
+    return entry.path, status.st_size, status.st_mtime_ns, status.st_ino
