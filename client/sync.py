@@ -1,7 +1,7 @@
 """The blocking client. It differs from `aio.py` in how it waits; all else is shared."""
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from types import TracebackType
 from typing import Any, Self, TypeVar, Unpack
 
@@ -108,7 +108,7 @@ class Client:
 
     def stream(
         self, requests: Iterable[Request], *, timeout_s: float | None = None
-    ) -> Iterator[Prediction]:
+    ) -> Generator[Prediction, None, None]:
         """Answers to many requests over one stream, many in flight, as they become ready.
 
         Answers may overtake each other: match them by `request_id`. A request that fails is an
@@ -192,7 +192,7 @@ class Client:
         version: int | None = None,
         window_s: int = 10,
         interval_s: float = 1.0,
-    ) -> Iterator[list[models_pb2.ModelLatency]]:
+    ) -> Generator[list[models_pb2.ModelLatency], None, None]:
         """As `latency`, now and every `interval_s` seconds, until the loop is left."""
         request = control.watch_request(model, version, window_s, interval_s)
         method = methods.WATCH_LATENCY
