@@ -76,13 +76,15 @@ class Batcher:
         settings: BatchSettings,
         pool: InstancePool,
         statistics: VersionStatistics,
-        on_broken: Callable[[str], None],
+        on_health: Callable[[str], None],
     ) -> None:
-        """`on_broken` is told why whenever an instance broke or hung (and was replaced)."""
+        """`on_health` is told why whenever an instance broke or hung (and was replaced), and
+        called with an empty text when a batch has been answered since."""
         self.settings = settings
         self.pool = pool
         self._model, self._profile, self._statistics = model, profile, statistics
-        self._on_broken = on_broken
+        self._on_health = on_health
+        self._is_suspect = False
         self._grouping = Grouping(signature, profile)
         self._queue: BatchQueue[Entry] = BatchQueue()
         self._running: set[_Running] = set()
@@ -161,7 +163,7 @@ class Batcher:
                 self.pool.replace(batch.lease)
                 text = f"an instance did not return within {hang_timeout_s:g} s and was replaced"
                 self._fail(batch.entries, BackendError(f"model '{self._model}': {text}"))
-                self._on_broken(text)
+                self._suspect(text)
                 self._pump_soon()
 
     def close(self) -> None:
@@ -344,7 +346,7 @@ class Batcher:
         if batch.outcome is None:
             text = f"an instance broke ({type(error).__name__}) and was replaced"
             self._fail(batch.entries, BackendError(f"model '{self._model}': {text}"))
-            self._on_broken(text)
+            self._suspect(text)
             return
         outcome = batch.outcome
         self._run_s += _SMOOTHING * (outcome.infer_s - self._run_s)
@@ -358,6 +360,13 @@ class Batcher:
             batch.reason,
         )
         self._answer(batch, outcome, rows)
+        if self._is_suspect and any(isinstance(result, dict) for result in outcome.results):
+            self._is_suspect = False
+            self._on_health("")
+
+    def _suspect(self, reason: str) -> None:
+        self._is_suspect = True
+        self._on_health(reason)
 
     def _answer(self, batch: _Running, outcome: Outcome, rows: int) -> None:
         position = 0

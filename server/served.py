@@ -42,6 +42,7 @@ class ServedVersion:
         self.validator = Validator(self.model, self.signature, self.profile)
         self.problem = ""  # why the version cannot be relied on just now; empty when it can
         self.on_health: Callable[[], None] = _nothing  # called when `problem` changes
+        self.on_closed: Callable[[], None] = _nothing  # called once nothing more is counted
         self.batcher = Batcher(
             self.model,
             self.signature,
@@ -49,7 +50,7 @@ class ServedVersion:
             loaded.settings,
             _pool(self, slots),
             self.stats,
-            self._instance_broke,
+            self._on_health,
         )
         self._handles = 0
         self._is_retired = False
@@ -106,11 +107,20 @@ class ServedVersion:
             self.loaded.close()
         # A session that hangs cannot be freed: its thread is still inside.
         self._closed.set()
+        self.on_closed()
 
-    def _instance_broke(self, reason: str) -> None:
-        """Reports the version as unreliable until a new instance has answered an example."""
-        logger.error("model '%s' version %d: %s", self.model, self.version, reason)
-        self._set_problem(reason)
+    def _on_health(self, problem: str) -> None:
+        """Reports the version as unreliable until a batch, or an example, has been answered."""
+        if problem:
+            logger.error("model '%s' version %d: %s", self.model, self.version, problem)
+            self._try_example()
+        else:
+            logger.info("model '%s' version %d answers again", self.model, self.version)
+        self._set_problem(problem)
+
+    def _try_example(self) -> None:
+        if not self._example:
+            return
         if self._trial is not None:
             self._trial.abandon()
         trial = self._trial = Instance(f"{self.model}-trial", 1)
@@ -128,9 +138,8 @@ class ServedVersion:
     ) -> None:
         trial.close()
         self._trial = None
-        if error is None and outcomes and isinstance(outcomes[0].results[0], dict):
-            logger.info("model '%s' version %d answers again", self.model, self.version)
-            self._set_problem("")
+        if error is None and self.problem and isinstance(outcomes[0].results[0], dict):
+            self._on_health("")
 
     def _set_problem(self, problem: str) -> None:
         self.problem = problem

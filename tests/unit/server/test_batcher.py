@@ -381,6 +381,7 @@ async def test_an_instance_that_breaks_fails_its_batch_and_is_replaced() -> None
         assert b.broken and "SystemExit" in b.broken[0]
         backend._compute = lambda inputs: {"y": inputs["x"]}
         assert (await b.submit(5))[0] == [5]
+        assert b.broken[1:] == [""], "healthy again"
 
 
 async def test_an_instance_that_hangs_is_replaced() -> None:
