@@ -185,6 +185,15 @@ class LatencyRecorder:
         slots = [self._folded, *(ring.current for ring in self._rings)]
         return _merged(slots, _stage_index(stage))
 
+    def absorb(self, other: "LatencyRecorder") -> None:
+        """Adds what another recorder ever counted to the cumulative counts, not to the windows."""
+        if not other._rings:
+            return
+        if not self._rings:
+            self._open(tick=0)
+        for slot in (other._folded, *(ring.current for ring in other._rings)):
+            self._folded.absorb(slot)
+
     def _advance(self, now: float) -> None:
         """Opens the slot that `now` falls into; closed slots fold into the next coarser one."""
         tick = int(now * _TICKS_PER_S)

@@ -6,9 +6,9 @@ statistics, `/metrics`, `top`) derives what it shows when it asks.
 
 import time
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Final, Literal, TypeAlias
+from typing import Final, Literal, TypeAlias, TypeVar
 
 from server.errors import Code
 from server.latency import Counts, LatencyRecorder, LatencySummary, Stage
@@ -34,6 +34,9 @@ _FAILURE_OF_CODE: Final[dict[Code, FailureReason]] = {
 }
 
 
+_Key = TypeVar("_Key")
+
+
 def failure_reason(code: Code) -> FailureReason:
     """The reason under which Triton would count a failure answered with this code."""
     return _FAILURE_OF_CODE.get(code, "OTHER")
@@ -54,6 +57,10 @@ class DurationTotal:
         self.count += 1
         self.total_s += duration_s
 
+    def absorb(self, other: "DurationTotal") -> None:
+        self.count += other.count
+        self.total_s += other.total_s
+
 
 @dataclass(slots=True)
 class BatchTotals:
@@ -63,6 +70,12 @@ class BatchTotals:
     compute_input_s: float = 0.0
     compute_infer_s: float = 0.0
     compute_output_s: float = 0.0
+
+    def absorb(self, other: "BatchTotals") -> None:
+        self.count += other.count
+        self.compute_input_s += other.compute_input_s
+        self.compute_infer_s += other.compute_infer_s
+        self.compute_output_s += other.compute_output_s
 
     @property
     def compute_input(self) -> DurationTotal:
@@ -180,6 +193,28 @@ class VersionStatistics:
         """Counts one request that left without being executed; it also counts as a failure."""
         self.dropped[reason] += 1
 
+    def absorb(self, other: "VersionStatistics") -> None:
+        """Adds the totals of another loading of the same version; the windows stay as they are."""
+        self._success_count += other._success_count
+        self._success_s += other._success_s
+        self._queue_s += other._queue_s
+        self._compute_input_s += other._compute_input_s
+        self._compute_infer_s += other._compute_infer_s
+        self._compute_output_s += other._compute_output_s
+        self._last_inference_s = max(self._last_inference_s, other._last_inference_s)
+        self._latency.absorb(other._latency)
+        self.queue_depth += other.queue_depth
+        self.inference_count += other.inference_count
+        self.execution_count += other.execution_count
+        self.batched_requests += other.batched_requests
+        self.fail.absorb(other.fail)
+        _add_counts(self.failures, other.failures)
+        _add_counts(self.failed_codes, other.failed_codes)
+        _add_counts(self.dropped, other.dropped)
+        _add_counts(self.releases, other.releases)
+        for rows, totals in other.batch_stats.items():
+            self.batch_stats.setdefault(rows, BatchTotals()).absorb(totals)
+
     @property
     def last_inference_ms(self) -> int:
         """When the last batch ended, in milliseconds since the epoch; 0 before the first."""
@@ -206,6 +241,12 @@ class VersionStatistics:
         return DurationTotal(self._success_count, self._compute_output_s)
 
     @property
+    def compute(self) -> DurationTotal:
+        """All three compute durations together, as in the latency stage of that name."""
+        total_s = self._compute_input_s + self._compute_infer_s + self._compute_output_s
+        return DurationTotal(self._success_count, total_s)
+
+    @property
     def codes(self) -> dict[Code, int]:
         """Requests by the status they were answered with."""
         answered = {Code.OK: self._success_count} if self._success_count else {}
@@ -218,3 +259,8 @@ class VersionStatistics:
     def duration_counts(self, stage: Stage) -> Counts:
         """Logarithmic bucket counts of every answered request, for histograms."""
         return self._latency.cumulative(stage)
+
+
+def _add_counts(mine: defaultdict[_Key, int], theirs: Mapping[_Key, int]) -> None:
+    for key, count in theirs.items():
+        mine[key] += count
