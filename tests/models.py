@@ -5,6 +5,7 @@ All return the serialized model. "n" is the batch dimension, "s" the sequence. W
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -39,7 +40,8 @@ def build(
     nodes: Sequence[onnx.NodeProto],
     inputs: Sequence[onnx.ValueInfoProto],
     outputs: Sequence[onnx.ValueInfoProto],
-    weights: Mapping[str, NDArray[np.generic]] | None = None,
+    weights: Mapping[str, NDArray[Any]] | None = None,
+    *,
     opset: int = 17,
     domains: Mapping[str, int] | None = None,
 ) -> bytes:
@@ -53,8 +55,8 @@ def build(
 
 
 def _random(*shape: int, seed: int = 0) -> NDArray[np.float32]:
-    generator = np.random.default_rng(seed)
-    return (generator.standard_normal(shape) / np.sqrt(shape[0])).astype(np.float32)
+    values = np.random.default_rng(seed).standard_normal(shape) / np.sqrt(shape[0])
+    return np.asarray(values, np.float32)
 
 
 def mlp(features: int = 16, classes: int = 4, batch: int | str | None = "n") -> bytes:
@@ -74,7 +76,8 @@ def mlp(features: int = 16, classes: int = 4, batch: int | str | None = "n") -> 
 
 def slow(width: int = 1024, layers: int = 8) -> bytes:
     """x FP32[n, width] -> y FP32[n, width]: a chain of square MatMuls, a few milliseconds a row."""
-    nodes, name = [], "x"
+    nodes: list[onnx.NodeProto] = []
+    name = "x"
     for layer in range(layers):
         product, activation = f"p{layer}", "y" if layer == layers - 1 else f"h{layer}"
         nodes.append(helper.make_node("MatMul", [name, "w"], [product]))
@@ -112,7 +115,7 @@ def masked_mean(vocabulary: int = 100, width: int = 8) -> bytes:
         helper.make_node("ReduceSum", ["weight", "second"], ["count"], keepdims=0),
         helper.make_node("Div", ["total", "count"], ["pooled"]),
     ]
-    weights = {
+    weights: dict[str, NDArray[Any]] = {
         "table": _random(vocabulary, width),
         "last": np.array([-1], np.int64),
         "second": np.array([1], np.int64),
@@ -180,9 +183,9 @@ def optional_bias(features: int = 4) -> bytes:
 
 
 def one_node(
-    operator: str, inputs: Sequence[str] = ("x",), dims: Dims = ("n", 4), **attributes: object
+    operator: str, inputs: Sequence[str] = ("x",), dims: Dims = ("n", 4), **attributes: Any
 ) -> bytes:
-    """x FP32 `dims` -> y of the same shape through one operator; further inputs as in `_CONSTANTS`."""
+    """x FP32 `dims` -> y of the same shape through one operator; `_CONSTANTS` are further inputs."""
     return build(
         [helper.make_node(operator, list(inputs), ["y"], **attributes)],
         [tensor("x", "FP32", dims)],
@@ -191,7 +194,7 @@ def one_node(
     )
 
 
-_CONSTANTS: dict[str, NDArray[np.generic]] = {
+_CONSTANTS: dict[str, NDArray[Any]] = {
     "axis0": np.array(0, np.int64),
     "first": np.array([-1], np.int64),
     "before_first": np.array([np.iinfo(np.int64).min], np.int64),

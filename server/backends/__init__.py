@@ -1,0 +1,43 @@
+"""The table of formats: which backend opens which file. One file per framework beside this one."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from server.backends.artifact import Artifact, inspect_onnx
+from server.backends.base import Backend
+from server.errors import LoadFailed
+from server.model_config import ExecutionConfig
+
+OpenBackend = Callable[[Artifact, ExecutionConfig, int], Backend]
+"""Opens an artifact with so many compute threads. Raises LoadFailed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Format:
+    """How files of one kind are looked into and opened."""
+
+    inspect: Callable[[Path], Artifact]
+    open: OpenBackend
+
+
+def _open_onnx(artifact: Artifact, execution: ExecutionConfig, threads: int) -> Backend:
+    # Imported when it is needed: the registry knows formats, and frameworks are large.
+    from server.backends.ort import open_onnx  # noqa: PLC0415
+
+    return open_onnx(artifact, execution, threads)
+
+
+FORMATS: dict[str, Format] = {".onnx": Format(inspect_onnx, _open_onnx)}
+
+
+def format_of(path: Path) -> Format:
+    """The format of a model file, by its suffix.
+
+    Raises:
+        LoadFailed: no backend opens such files.
+    """
+    found = FORMATS.get(path.suffix)
+    if found is None:
+        raise LoadFailed(f"no backend opens '{path.name}', expected a file {' or '.join(FORMATS)}")
+    return found

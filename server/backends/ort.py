@@ -1,0 +1,269 @@
+"""ONNX models on ONNX Runtime: CPU, and CUDA or TensorRT where they start."""
+
+import ctypes
+import logging
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import onnxruntime
+
+from protos.tensors import DTYPES, Array
+from server.backends.artifact import Artifact
+from server.backends.base import Signature, TensorSpec
+from server.backends.ort_errors import load_reason, plain_text, unsupported_type
+from server.errors import BackendError, InvalidRequest, LoadFailed
+from server.model_config import ExecutionConfig
+
+logger = logging.getLogger(__name__)
+
+DATATYPES: dict[str, str] = {
+    "tensor(bool)": "BOOL",
+    "tensor(uint8)": "UINT8",
+    "tensor(uint16)": "UINT16",
+    "tensor(uint32)": "UINT32",
+    "tensor(uint64)": "UINT64",
+    "tensor(int8)": "INT8",
+    "tensor(int16)": "INT16",
+    "tensor(int32)": "INT32",
+    "tensor(int64)": "INT64",
+    "tensor(float16)": "FP16",
+    "tensor(bfloat16)": "BF16",
+    "tensor(float)": "FP32",
+    "tensor(double)": "FP64",
+    "tensor(string)": "BYTES",
+}
+_PROVIDERS = {
+    "cpu": "CPUExecutionProvider",
+    "cuda": "CUDAExecutionProvider",
+    "tensorrt": "TensorrtExecutionProvider",
+    "openvino": "OpenVINOExecutionProvider",
+}
+_ON_GPU = ("cuda", "tensorrt")
+# cuDNN's default search benchmarks every kernel for every new shape, hundreds of milliseconds for
+# each batch size that was not warmed up.
+_DEFAULT_OPTIONS = {"cuda": {"cudnn_conv_algo_search": "HEURISTIC"}}
+_GRAPH_LEVELS = {
+    "disable": "ORT_DISABLE_ALL",
+    "basic": "ORT_ENABLE_BASIC",
+    "extended": "ORT_ENABLE_EXTENDED",
+    "all": "ORT_ENABLE_ALL",
+}
+_FATAL = 4  # log level: what fails is raised as well, and logged here once
+_BFLOAT16 = 16  # TensorProto.BFLOAT16
+
+
+class OrtBackend:
+    """One session. `run` may be called from several threads at once."""
+
+    platform = "onnxruntime_onnx"
+
+    def __init__(
+        self, session: Any, artifact: Artifact, signature: Signature, device: str, threads: int
+    ) -> None:
+        self.signature = signature
+        self.artifact_id = artifact.artifact_id
+        self.devices: tuple[str, ...] = (device,)
+        self.threads = threads
+        self.memory_bytes = artifact.size_bytes
+        self._session = session
+        self._texts = frozenset(s.name for s in signature.inputs if s.datatype == "BYTES")
+        self._text_outputs = frozenset(s.name for s in signature.outputs if s.datatype == "BYTES")
+        tensors = signature.inputs + signature.outputs
+        self._has_bfloat16 = any(spec.datatype == "BF16" for spec in tensors)
+
+    def run(self, inputs: Mapping[str, Array], output_names: Sequence[str]) -> list[Array]:
+        """Runs one batch; gives up the GIL. The outputs share no memory with the inputs.
+
+        Raises:
+            InvalidRequest: a BYTES element is not UTF-8.
+            BackendError: ONNX Runtime failed; short text for the client, all of it in the log.
+        """
+        feeds = dict(inputs)
+        for name in self._texts.intersection(feeds):
+            feeds[name] = _to_text(name, feeds[name])
+        try:
+            outputs = self._run(feeds, list(output_names))
+        except Exception as error:
+            logger.warning("'%s': ONNX Runtime failed: %s", self.artifact_id, error)
+            raise BackendError(f"onnxruntime: {plain_text(error)}") from error
+        if not self._text_outputs:
+            return outputs
+        pairs = zip(output_names, outputs, strict=True)
+        return [_to_bytes(array) if name in self._text_outputs else array for name, array in pairs]
+
+    def close(self) -> None:
+        """Frees the session; takes milliseconds per 100 MB."""
+        self._session = None
+
+    def _run(self, feeds: dict[str, Array], output_names: list[str]) -> list[Array]:
+        if not self._has_bfloat16:
+            outputs: list[Array] = self._session.run(output_names, feeds)
+            return outputs
+        values = {name: _to_ort_value(array) for name, array in feeds.items()}
+        return [_from_ort_value(v) for v in self._session.run_with_ort_values(output_names, values)]
+
+
+def open_onnx(
+    artifact: Artifact, execution: ExecutionConfig, threads: int, runtime: Any = onnxruntime
+) -> OrtBackend:
+    """Opens a session of `threads` compute threads, the caller of `run` included.
+
+    `runtime` is the onnxruntime module or something that looks like it.
+
+    Raises:
+        LoadFailed: the model cannot be opened, a tensor of it cannot be carried, or none of the
+            providers asked for starts; says what to do.
+    """
+    providers, missing = _available(execution, runtime)
+    version = f"ONNX Runtime {runtime.__version__}"
+    try:
+        session = runtime.InferenceSession(
+            str(artifact.path),
+            sess_options=_session_options(execution, threads, runtime),
+            providers=providers,
+            enable_fallback=0,
+        )
+    except Exception as error:
+        logger.info("'%s': ONNX Runtime: %s", artifact.path, error)
+        raise LoadFailed(load_reason(artifact.path, error, version)) from error
+    device = _device(execution, session.get_providers(), missing, artifact)
+    return OrtBackend(session, artifact, read_signature(session), device, threads)
+
+
+def read_signature(session: Any) -> Signature:
+    """A session's inputs and outputs; initializers that are inputs too are optional inputs.
+
+    Raises:
+        LoadFailed: one is no tensor, or its type cannot be carried; says how to export it.
+    """
+    inputs = [_spec("input", node, False) for node in session.get_inputs()]
+    inputs += [_spec("input", node, True) for node in session.get_overridable_initializers()]
+    outputs = [_spec("output", node, False) for node in session.get_outputs()]
+    return Signature(tuple(inputs), tuple(outputs))
+
+
+def _spec(kind: str, node: Any, optional: bool) -> TensorSpec:
+    datatype = DATATYPES.get(node.type)
+    if datatype is None:
+        raise LoadFailed(unsupported_type(kind, node.name, node.type))
+    shape = tuple(
+        size if isinstance(size, int | str) and size != "" else f"{node.name}[{axis}]"
+        for axis, size in enumerate(node.shape)
+    )
+    return TensorSpec(node.name, datatype, shape, optional)
+
+
+def _session_options(execution: ExecutionConfig, threads: int, runtime: Any) -> Any:
+    options = runtime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    level = _GRAPH_LEVELS[execution.graph_level]
+    options.graph_optimization_level = getattr(runtime.GraphOptimizationLevel, level)
+    options.log_severity_level = _FATAL
+    # Pools that spin win 25 % for one lone client of a millisecond model, and lose 60 % as soon
+    # as two of them run at once; the server holds many models.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    options.add_session_config_entry("session.inter_op.allow_spinning", "0")
+    return options
+
+
+ProviderChoice = tuple[str, dict[str, str]]
+
+
+def _available(
+    execution: ExecutionConfig, runtime: Any
+) -> tuple[list[ProviderChoice], dict[str, str]]:
+    """The providers to ask ONNX Runtime for, with options; and why the others are left out."""
+    built_in = runtime.get_available_providers()
+    chosen: list[ProviderChoice] = []
+    missing: dict[str, str] = {}
+    for name in execution.providers:
+        provider = _PROVIDERS.get(name)
+        if provider is None:
+            raise LoadFailed(
+                f"[execution] providers: '{name}' is unknown, expected some of"
+                f" {', '.join(_PROVIDERS)}"
+            )
+        if provider in built_in:
+            chosen.append((provider, _provider_options(name, execution)))
+        else:
+            missing[name] = f"this onnxruntime is built without {provider}"
+    if not any(provider == _PROVIDERS["cpu"] for provider, _ in chosen):
+        chosen.append((_PROVIDERS["cpu"], {}))  # runs what the others have no kernel for
+    return chosen, missing
+
+
+def _provider_options(name: str, execution: ExecutionConfig) -> dict[str, str]:
+    options = dict(_DEFAULT_OPTIONS.get(name, {}))
+    if name in _ON_GPU:
+        options["device_id"] = str(_gpu(execution))
+    options.update(execution.provider_options.get(name, {}))
+    return options
+
+
+def _gpu(execution: ExecutionConfig) -> int:
+    return execution.gpus[0] if execution.gpus else 0
+
+
+def _device(
+    execution: ExecutionConfig, started: Sequence[str], missing: dict[str, str], artifact: Artifact
+) -> str:
+    """Where the session really runs: ONNX Runtime falls back to the CPU without an error.
+
+    Raises:
+        LoadFailed: nothing that was asked for started.
+    """
+    for name in execution.providers:
+        if name not in missing and _PROVIDERS[name] not in started:
+            missing[name] = f"{_PROVIDERS[name]} did not start (no device, driver or library?)"
+    used = [name for name in execution.providers if name not in missing]
+    reasons = "; ".join(f"{name}: {reason}" for name, reason in missing.items())
+    if not used:
+        raise LoadFailed(
+            f"none of [execution] providers = {_listed(execution.providers)} starts: {reasons}. Add"
+            ' "cpu" to run there instead'
+        )
+    if missing:
+        logger.warning("'%s' runs on %s; %s", artifact.path, used[0], reasons)
+    return f"cuda:{_gpu(execution)}" if used[0] in _ON_GPU else "cpu"
+
+
+def _listed(names: Sequence[str]) -> str:
+    return "[" + ", ".join(f'"{name}"' for name in names) + "]"
+
+
+def _to_text(name: str, array: Array) -> Array:
+    """BYTES as ONNX Runtime wants them: `str` objects (of `bytes` it would store the repr)."""
+    texts = np.empty(array.size, dtype=object)
+    for index, element in enumerate(array.ravel()):
+        try:
+            texts[index] = element.decode() if isinstance(element, bytes) else str(element)
+        except UnicodeDecodeError as error:
+            raise InvalidRequest(
+                f"input '{name}': element {index} is not UTF-8 text ({error.reason} at byte"
+                f" {error.start}), and strings of an ONNX model are"
+            ) from None
+    return texts.reshape(array.shape)
+
+
+def _to_bytes(array: Array) -> Array:
+    encoded = np.empty(array.size, dtype=object)
+    encoded[:] = [text.encode() for text in array.ravel()]
+    return encoded.reshape(array.shape)
+
+
+def _to_ort_value(array: Array) -> Any:
+    if array.dtype != DTYPES["BF16"]:
+        return onnxruntime.OrtValue.ortvalue_from_numpy(np.ascontiguousarray(array))
+    bits = np.ascontiguousarray(array).view(np.uint16)
+    return onnxruntime.OrtValue.ortvalue_from_numpy_with_onnx_type(bits, _BFLOAT16)
+
+
+def _from_ort_value(value: Any) -> Array:
+    """The value as an array of its own; numpy has no BF16, so that is read from memory."""
+    if value.data_type() != "tensor(bfloat16)":
+        array: Array = value.numpy()
+        return array
+    raw = ctypes.string_at(value.data_ptr(), value.tensor_size_in_bytes())
+    return np.frombuffer(bytearray(raw), DTYPES["BF16"]).reshape(value.shape())
