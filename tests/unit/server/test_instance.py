@@ -1,0 +1,60 @@
+"""A thread that comes with the work and goes without it."""
+
+import asyncio
+import threading
+
+import pytest
+
+from server import instance as instance_module
+from server.instance import Instance
+
+
+async def run(instance: Instance, work: "object") -> BaseException | None:
+    done: asyncio.Future[BaseException | None] = asyncio.get_running_loop().create_future()
+    instance.run(work, done.set_result)  # type: ignore[arg-type]
+    return await done
+
+
+async def test_work_runs_on_one_thread_that_is_kept() -> None:
+    instance, names = Instance("one", 1), []
+    for _ in range(3):
+        await run(instance, lambda: names.append(threading.current_thread()))
+    assert len(set(names)) == 1
+    assert names[0].name == "one"
+    instance.close()
+    await asyncio.to_thread(names[0].join)
+
+
+async def test_work_that_breaks_its_thread_is_reported_and_the_next_gets_a_new_one() -> None:
+    instance = Instance("one", 1)
+
+    def broken() -> None:
+        raise SystemExit(3)
+
+    assert isinstance(await run(instance, broken), SystemExit)
+    assert not instance.is_busy
+    assert await run(instance, lambda: None) is None
+    instance.close()
+
+
+async def test_abandoned_work_is_never_heard_of_again() -> None:
+    instance, gate, calls = Instance("one", 1), threading.Event(), []
+    instance.run(gate.wait, calls.append)  # type: ignore[arg-type]
+    thread = instance._thread
+    instance.abandon()
+    gate.set()
+    assert thread is not None
+    await asyncio.to_thread(thread.join)
+    await asyncio.sleep(0)
+    assert calls == []
+
+
+async def test_an_idle_thread_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(instance_module, "IDLE_END_S", 0.001)
+    instance = Instance("one", 1)
+    await run(instance, lambda: None)
+    thread = instance._thread
+    if thread is not None:
+        await asyncio.to_thread(thread.join)
+    assert await run(instance, lambda: None) is None, "and comes again with the next work"
+    instance.close()
