@@ -1,0 +1,172 @@
+"""The grpc.aio transport under a service of a few lines, over a real connection."""
+
+import asyncio
+import socket
+import time
+from collections.abc import AsyncIterator, Sequence
+
+import grpc
+import grpc.aio
+import pytest
+
+from server.errors import BackendError, Code, InvalidRequest, QueueFull
+from server.rpc.call import Call, Method, Send, StatusError, Stream, Unary
+from server.settings import SettingsError
+from server.transport.grpcio import GrpcioTransport
+
+FAILURES: dict[bytes, Exception] = {
+    b"invalid": InvalidRequest("input 'x': expected FP32"),
+    b"full": QueueFull("too much", 0.0421),
+    b"backend": BackendError("model 'm' failed"),
+    b"bug": ZeroDivisionError("secret"),
+    b"status": StatusError(Code.ABORTED, "as it is", (("k", "v"),)),
+}
+
+
+class EchoService:
+    """Echoes; fails on demand; waits on demand, and notes who left."""
+
+    def __init__(self) -> None:
+        self.cancelled = asyncio.Event()
+        self.entered = asyncio.Event()
+        self.calls: list[Call] = []
+
+    def methods(self) -> Sequence[Method]:
+        return (
+            Unary("/test.Echo/Echo", self.echo),
+            Unary("/test.Echo/Wait", self.wait),
+            Stream("/test.Echo/Stream", self.stream),
+        )
+
+    async def echo(self, call: Call, data: bytes) -> bytes:
+        if data in FAILURES:
+            raise FAILURES[data]
+        if data == b"deadline":
+            assert call.deadline is not None
+            return str(call.deadline - time.monotonic()).encode()
+        if data == b"no deadline":
+            return str(call.deadline).encode()
+        if data == b"metadata":
+            return str(call.metadata["key"]).encode() + b" " + call.peer.encode()
+        return data
+
+    async def wait(self, call: Call, data: bytes) -> bytes:
+        self.entered.set()
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            self.cancelled.set()
+            raise
+        return b""
+
+    async def stream(self, call: Call, messages: AsyncIterator[bytes], send: Send) -> None:
+        async for message in messages:
+            if message in FAILURES:
+                raise FAILURES[message]
+            await send(message)
+            await send(message.upper())
+
+
+@pytest.fixture
+async def service() -> EchoService:
+    return EchoService()
+
+
+@pytest.fixture
+async def channel(service: EchoService) -> AsyncIterator[grpc.aio.Channel]:
+    transport = GrpcioTransport([service], max_message_bytes=1000)
+    port = transport.bind("127.0.0.1", 0)
+    await transport.start()
+    async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
+        yield channel
+    await transport.stop(0)
+
+
+async def test_bytes_go_through(channel: grpc.aio.Channel) -> None:
+    assert await channel.unary_unary("/test.Echo/Echo")(b"\x00hello") == b"\x00hello"
+
+
+@pytest.mark.parametrize(
+    ("data", "code", "details"),
+    [
+        (b"invalid", grpc.StatusCode.INVALID_ARGUMENT, "input 'x': expected FP32"),
+        (b"full", grpc.StatusCode.RESOURCE_EXHAUSTED, "too much"),
+        (b"backend", grpc.StatusCode.INTERNAL, "model 'm' failed"),
+        (b"bug", grpc.StatusCode.INTERNAL, "internal error"),
+        (b"status", grpc.StatusCode.ABORTED, "as it is"),
+    ],
+)
+async def test_a_failure_becomes_its_status(
+    channel: grpc.aio.Channel, data: bytes, code: grpc.StatusCode, details: str
+) -> None:
+    with pytest.raises(grpc.aio.AioRpcError) as failed:
+        await channel.unary_unary("/test.Echo/Echo")(data)
+    assert (failed.value.code(), failed.value.details()) == (code, details)
+    with pytest.raises(grpc.aio.AioRpcError) as failed:
+        async for _ in channel.stream_stream("/test.Echo/Stream")(iter([data])):
+            pass
+    assert (failed.value.code(), failed.value.details()) == (code, details)
+
+
+async def test_push_back_is_whole_milliseconds_rounded_up(channel: grpc.aio.Channel) -> None:
+    with pytest.raises(grpc.aio.AioRpcError) as failed:
+        await channel.unary_unary("/test.Echo/Echo")(b"full")
+    assert dict(failed.value.trailing_metadata() or ())["grpc-retry-pushback-ms"] == "43"
+
+
+async def test_the_call_knows_deadline_metadata_and_peer(channel: grpc.aio.Channel) -> None:
+    echo = channel.unary_unary("/test.Echo/Echo")
+    assert 5 < float(await echo(b"deadline", timeout=10)) <= 10
+    assert await echo(b"no deadline") == b"None"
+    key, peer = (await echo(b"metadata", metadata=(("key", "value"),))).split()
+    assert key == b"value"
+    assert peer.startswith(b"ipv4:127.0.0.1:")
+
+
+async def test_a_caller_that_leaves_cancels_its_handler(
+    channel: grpc.aio.Channel, service: EchoService
+) -> None:
+    call = channel.unary_unary("/test.Echo/Wait")(b"")
+    await service.entered.wait()
+    call.cancel()
+    await asyncio.wait_for(service.cancelled.wait(), 10)
+
+
+async def test_a_deadline_cancels_its_handler(
+    channel: grpc.aio.Channel, service: EchoService
+) -> None:
+    with pytest.raises(grpc.aio.AioRpcError) as failed:
+        await channel.unary_unary("/test.Echo/Wait")(b"", timeout=0.05)
+    assert failed.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
+    await asyncio.wait_for(service.cancelled.wait(), 10)
+
+
+async def test_a_stream_answers_while_it_listens(channel: grpc.aio.Channel) -> None:
+    stream = channel.stream_stream("/test.Echo/Stream")()
+    for word in (b"a", b"b"):
+        await stream.write(word)
+        assert (await stream.read(), await stream.read()) == (word, word.upper())
+    await stream.done_writing()
+    assert await stream.read() == grpc.aio.EOF
+
+
+async def test_an_unknown_method_is_unimplemented(channel: grpc.aio.Channel) -> None:
+    with pytest.raises(grpc.aio.AioRpcError) as failed:
+        await channel.unary_unary("/test.Echo/Nothing")(b"")
+    assert failed.value.code() is grpc.StatusCode.UNIMPLEMENTED
+
+
+async def test_a_message_over_the_limit_is_refused(channel: grpc.aio.Channel) -> None:
+    with pytest.raises(grpc.aio.AioRpcError) as failed:
+        await channel.unary_unary("/test.Echo/Echo")(bytes(1001))
+    assert failed.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+    assert "larger than max (1001 vs. 1000)" in str(failed.value.details())
+
+
+async def test_a_port_in_use_is_named() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(SettingsError, match=rf"cannot listen on 127.0.0.1:{port} for gRPC"):
+            GrpcioTransport([], 1000).bind("127.0.0.1", port)
+
+
