@@ -2,8 +2,8 @@
 
 Durations are counted in logarithmic buckets, so a quantile is wrong by at most
 `RELATIVE_ERROR` whatever the distribution, and two sets of counts add up exactly (which sliding
-windows need). Counts are kept sparse in slots of 0.1 s, 1 s and 10 s, coarser as they age, so
-memory depends on how many buckets are in use and not on the traffic.
+windows need). Counts are kept sparse, in slots of a tenth of each window, so memory depends on
+how many buckets are in use and not on the traffic.
 
 Nothing here reads a clock: instants are arguments, in `time.monotonic()` seconds.
 
@@ -11,10 +11,13 @@ Source: Masson, Rim, Lee 2019, "DDSketch", VLDB 12(12), section 2 (buckets and t
 """
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from math import exp, log
 from typing import Final, Literal, TypeAlias
+
+import numpy as np
 
 Stage: TypeAlias = Literal["total", "queue", "compute"]
 Counts: TypeAlias = Mapping[int, int]  # bucket -> durations in it
@@ -28,9 +31,7 @@ _SMALLEST_S: Final = 1e-9  # a clock counts in nanoseconds: anything shorter is 
 _SCALE: Final = 1 / _LOG_GAMMA
 _SHIFT: Final = 1 - log(_SMALLEST_S) / _LOG_GAMMA  # bucket 1 begins at the smallest duration
 _TICKS_PER_S: Final = 10
-_RING_TICKS: Final = (1, 10, 100)  # slots of 0.1 s, 1 s and 10 s
-_RING_SLOTS: Final = (10, 10, 30)
-_RING_OF_WINDOW: Final[dict[float, int]] = {1: 0, 10: 1, 60: 2, 300: 2}
+_SLOTS: Final = 10  # per window
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,14 +59,18 @@ def bucket_value_s(bucket: int) -> float:
     return exp((bucket - _SHIFT) * _LOG_GAMMA) * (1 + RELATIVE_ERROR)
 
 
-def quantile_s(counts: Counts, percent: int) -> float:
-    """The duration that `percent` of those counted do not exceed (nearest rank); 0.0 of none."""
-    rank = -(-sum(counts.values()) * percent // 100)
-    for bucket in sorted(counts):
-        rank -= counts[bucket]
-        if rank <= 0:
-            return bucket_value_s(bucket)
-    return 0.0
+def quantiles_s(counts: Sequence[Counts], percents: Sequence[int]) -> list[float]:
+    """For each percent, the duration that so many of all counted do not exceed (nearest rank).
+
+    `counts` are added up first and must not all be empty.
+    """
+    n_in_bucket = np.bincount(
+        np.fromiter(chain.from_iterable(counts), np.int64),
+        np.fromiter(chain.from_iterable(count.values() for count in counts), np.int64),
+    )
+    seen = np.cumsum(n_in_bucket)
+    ranks = [-(-int(seen[-1]) * percent // 100) for percent in percents]
+    return [bucket_value_s(int(bucket)) for bucket in np.searchsorted(seen, ranks)]
 
 
 class _Slot:
@@ -86,51 +91,45 @@ class _Slot:
 
 
 class _Ring:
-    """Slots of one length: the one being filled, and those closed before it that still matter."""
+    """The slots of one window: the one being filled, and those closed before it that matter."""
 
-    __slots__ = ("_n_slots", "_ticks", "closed", "current")
+    __slots__ = ("_ticks", "closed", "current")
 
-    def __init__(self, ticks: int, n_slots: int, tick: int) -> None:
-        self._ticks, self._n_slots = ticks, n_slots
+    def __init__(self, window_s: int, tick: int) -> None:
+        self._ticks = window_s * _TICKS_PER_S // _SLOTS  # in a slot
         self.closed: list[_Slot] = []
-        self.current = _Slot(tick // ticks)
+        self.current = _Slot(tick // self._ticks)
 
     def advance(self, tick: int) -> _Slot | None:
         """Closes the slot being filled if its time is over, and forgets those too old."""
         number, done = tick // self._ticks, self.current
         if number == done.number:
             return None
-        if done.counts[0]:
-            self.closed.append(done)
-        oldest = number - self._n_slots
-        self.closed = [slot for slot in self.closed if slot.number >= oldest]
+        self.closed.append(done)
+        oldest = number - _SLOTS
+        self.closed = [slot for slot in self.closed if slot.number >= oldest and slot.counts[0]]
         self.current = _Slot(number)
         return done
 
-    def first_slot(self, tick: int, window_s: float) -> int:
-        """The oldest slot that a window ending at `tick` reaches into."""
-        return tick // self._ticks - int(window_s) * _TICKS_PER_S // self._ticks
-
-    def start_s(self, number: int) -> float:
-        return number * self._ticks / _TICKS_PER_S
-
-    def since(self, number: int) -> list[_Slot]:
-        return [slot for slot in self.closed if slot.number >= number] + [self.current]
+    @property
+    def start_s(self) -> float:
+        """Where a window that ends now begins: with the slot that holds the instant now - w."""
+        return (self.current.number - _SLOTS) * self._ticks / _TICKS_PER_S
 
 
 class LatencyRecorder:
     """Counts every request's three durations. One owner (the event loop), no locks.
 
     What a window means: "the last w seconds" begins at the start of the slot that holds the
-    instant now - w, and ends now, the slot being filled included. Slots are 0.1 s long for the
-    1 s window, 1 s for 10 s, 10 s for 60 s and 300 s; a window therefore covers between w and
-    w + one slot, and the rate is divided by the time really covered. So a steady rate reads
-    steady at every instant: it neither dips when a slot begins nor lags by a slot. Time before
-    `started` is not counted as silence, but a rate is never taken over less than a second.
+    instant now - w, and ends now, the slot being filled included. Slots are a tenth of their
+    window (0.1 s, 1 s, 6 s, 30 s); a window therefore covers between w and 1.1 w, and the rate is
+    divided by the time really covered. So a steady rate reads steady at every instant: it neither
+    dips when a slot begins nor lags by a slot. Time before `started` is not counted as silence,
+    but a rate is never taken over less than a second.
 
     A record costs three logarithms and three dictionary increments (0.5-1 us, see
     `tests/benchmarks/bench_statistics.py`), and ten times a second folds a slot into the next
-    coarser one. Before the first record nothing is allocated; then at most 53 slots, each with
+    coarser one. Before the first record nothing is allocated; then at most 44 slots, each with
     one counter per stage and bucket in use (a few hundred: durations within a factor of e
     spread over 50 buckets).
     """
@@ -163,19 +162,18 @@ class LatencyRecorder:
             maxima[2] = compute_s
 
     def summary(self, stage: Stage, window_s: float, now: float) -> LatencySummary:
-        """One stage over the window that ends at `now`; costs up to a millisecond when busy.
+        """One stage over the window that ends at `now`; costs a few hundred microseconds when busy.
 
         Raises:
             ValueError: no such stage or window.
         """
-        index, ring_index = _stage_index(stage), _ring_index(window_s)
+        index, ring_index = _stage_index(stage), _window_index(window_s)
         if not self._rings:
             return LatencySummary(window_s, 0, 0.0, 0.0, 0.0, 0.0, 0.0)
         self._advance(now)
-        ring, tick = self._rings[ring_index], int(now * _TICKS_PER_S)
-        first = ring.first_slot(tick, window_s)
-        slots = ring.since(first) + [finer.current for finer in self._rings[:ring_index]]
-        covered_s = max(1.0, now - max(ring.start_s(first), self._started))
+        ring = self._rings[ring_index]
+        slots = [*ring.closed, *(finer.current for finer in self._rings[: ring_index + 1])]
+        covered_s = max(1.0, now - max(ring.start_s, self._started))
         return _summarize(slots, index, window_s, covered_s)
 
     def cumulative(self, stage: Stage) -> Counts:
@@ -210,10 +208,7 @@ class LatencyRecorder:
 
     def _open(self, tick: int) -> None:
         self._folded = _Slot(0)  # everything older than the coarsest slot being filled
-        self._rings = tuple(
-            _Ring(ticks, n_slots, tick)
-            for ticks, n_slots in zip(_RING_TICKS, _RING_SLOTS, strict=True)
-        )
+        self._rings = tuple(_Ring(window_s, tick) for window_s in WINDOWS_S)
 
 
 def _stage_index(stage: Stage) -> int:
@@ -222,11 +217,11 @@ def _stage_index(stage: Stage) -> int:
     return STAGES.index(stage)
 
 
-def _ring_index(window_s: float) -> int:
-    if window_s not in _RING_OF_WINDOW:
+def _window_index(window_s: float) -> int:
+    if window_s not in WINDOWS_S:
         expected = ", ".join(map(str, WINDOWS_S))
         raise ValueError(f"no window of {window_s:g} s is kept, expected one of {expected}")
-    return _RING_OF_WINDOW[window_s]
+    return WINDOWS_S.index(int(window_s))
 
 
 def _merged(slots: Iterable[_Slot], stage_index: int) -> Counts:
@@ -240,9 +235,11 @@ def _merged(slots: Iterable[_Slot], stage_index: int) -> Counts:
 def _summarize(
     slots: list[_Slot], stage_index: int, window_s: float, covered_s: float
 ) -> LatencySummary:
-    counts = _merged(slots, stage_index)
-    count = sum(counts.values())
+    counts = [slot.counts[stage_index] for slot in slots]
+    count = sum(sum(in_slot.values()) for in_slot in counts)
+    if not count:
+        return LatencySummary(window_s, 0, 0.0, 0.0, 0.0, 0.0, 0.0)
     max_s = max(slot.maxima[stage_index] for slot in slots)
     # A bucket's value may lie above the largest duration in it; the maximum is known exactly.
-    p50, p95, p99 = (min(quantile_s(counts, percent), max_s) for percent in (50, 95, 99))
+    p50, p95, p99 = (min(value_s, max_s) for value_s in quantiles_s(counts, (50, 95, 99)))
     return LatencySummary(window_s, count, count / covered_s, p50, p95, p99, max_s)

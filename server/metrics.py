@@ -258,9 +258,10 @@ def _add_window(
     if entry.live is None:
         return
     labels, window = _labels(entry), f"{window_s}s"
-    rate.add_metric([*labels, window], entry.live.latency("total", window_s).rate)
     for stage in STAGES:
         summary = entry.live.latency(stage, window_s)
+        if stage == "total":
+            rate.add_metric([*labels, window], summary.rate)
         values = (summary.p50_s, summary.p95_s, summary.p99_s, summary.max_s)
         for quantile, value_s in zip(("0.5", "0.95", "0.99", "1"), values, strict=True):
             if summary.count:

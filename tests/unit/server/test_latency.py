@@ -14,7 +14,7 @@ from server.latency import (
     LatencySummary,
     bucket_of,
     bucket_value_s,
-    quantile_s,
+    quantiles_s,
 )
 
 # The arithmetic of logarithms and exponentials adds a few units in the last place.
@@ -80,8 +80,11 @@ def test_nothing_and_less_count_as_zero(duration_s: float) -> None:
     assert bucket_value_s(bucket_of(duration_s)) == 0.0
 
 
-def test_the_quantile_of_nothing_is_zero() -> None:
-    assert quantile_s({}, 50) == 0.0
+def test_quantiles_are_those_of_all_counts_together() -> None:
+    counts = [{1: 50, 900: 1}, {2: 48}, {900: 1}]
+    assert quantiles_s(counts, (50, 98, 99, 100)) == [
+        bucket_value_s(bucket) for bucket in (1, 2, 900, 900)
+    ]
 
 
 @pytest.mark.parametrize("window_s", WINDOWS_S)
@@ -89,7 +92,7 @@ def test_the_quantile_of_nothing_is_zero() -> None:
 def test_an_empty_window_is_all_zero(window_s: int, traffic: bool) -> None:
     recorder = recorded([0.5] if traffic else [], now=100.0)
     expected = LatencySummary(window_s, 0, 0.0, 0.0, 0.0, 0.0, 0.0)
-    assert recorder.summary("queue", window_s, now=1000.0) == expected
+    assert recorder.summary("queue", window_s, now=1200.0) == expected
 
 
 def test_each_stage_keeps_its_own_durations() -> None:
@@ -102,13 +105,13 @@ def test_each_stage_keeps_its_own_durations() -> None:
 
 
 @pytest.mark.parametrize(
-    ("window_s", "slot_s"), [(1, 0.1), (10, 1.0), (60, 10.0), (300, 10.0)], ids=str
+    ("window_s", "slot_s"), [(1, 0.1), (10, 1.0), (60, 6.0), (300, 30.0)], ids=str
 )
 def test_a_request_leaves_its_window_within_one_slot(window_s: int, slot_s: float) -> None:
-    recorder = recorded([0.5], now=1000.0)
-    assert recorder.summary("total", window_s, 1000.0 + window_s).count == 1
-    assert recorder.summary("total", window_s, 1000.0 + window_s + slot_s * 0.99).count == 1
-    assert recorder.summary("total", window_s, 1000.0 + window_s + slot_s * 1.01).count == 0
+    recorder = recorded([0.5], now=1200.0)
+    assert recorder.summary("total", window_s, 1200.0 + window_s).count == 1
+    assert recorder.summary("total", window_s, 1200.0 + window_s + slot_s * 0.99).count == 1
+    assert recorder.summary("total", window_s, 1200.0 + window_s + slot_s * 1.01).count == 0
 
 
 @pytest.mark.parametrize("window_s", WINDOWS_S)
@@ -146,7 +149,7 @@ def test_windows_agree_with_a_list_of_everything() -> None:
     rng = np.random.default_rng(7)
     ends = np.cumsum(rng.exponential(0.05, 4000) + (rng.random(4000) < 0.01) * 13)
     durations = rng.lognormal(-5, 1.5, 4000)
-    recorder, slot_s = LatencyRecorder(started=0.0), {1: 0.1, 10: 1.0, 60: 10.0, 300: 10.0}
+    recorder, slot_s = LatencyRecorder(started=0.0), {1: 0.1, 10: 1.0, 60: 6.0, 300: 30.0}
     for index, (end, duration) in enumerate(zip(ends.tolist(), durations.tolist(), strict=True)):
         recorder.record(duration, 0.0, duration, end)
         if index % 97:
