@@ -31,7 +31,7 @@ class Entry:
 
 @dataclass(slots=True, eq=False)
 class Assembly:
-    """Puts the answers to a request's entries together: one for most, several where it was split."""
+    """Puts the answers to a request's entries together: one, or several where it was split."""
 
     future: asyncio.Future[Answer]
     entries: list[Entry] = field(default_factory=list)

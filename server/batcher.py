@@ -48,7 +48,7 @@ from server.grouping import Grouping
 from server.instance_pool import InstancePool, Lease
 from server.probe import Profile
 from server.request import InferRequest, ReleaseReason, Timing
-from server.statistics import VersionStatistics
+from server.statistics import DropReason, VersionStatistics
 
 _SMOOTHING = 0.2  # weight of the newest run in the moving average of run times
 _ALONE_STREAK = 2  # batches that nobody joined or followed before the wide instance is used
@@ -68,18 +68,21 @@ class _Running:
 class Batcher:
     """The queue and the instances of one loaded version. Belongs to the event loop."""
 
-    def __init__(  # noqa: PLR0913
+    def __init__(
         self,
         model: str,
         signature: Signature,
         profile: Profile,
+        *,
         settings: BatchSettings,
         pool: InstancePool,
         statistics: VersionStatistics,
         on_health: Callable[[str], None],
     ) -> None:
-        """`on_health` is told why whenever an instance broke or hung (and was replaced), and
-        called with an empty text when a batch has been answered since."""
+        """`on_health` is told why an instance broke or hung (and was replaced).
+
+        It is called with an empty text when a batch has been answered since.
+        """
         self.settings = settings
         self.pool = pool
         self._model, self._profile, self._statistics = model, profile, statistics
@@ -388,7 +391,7 @@ class Batcher:
                 entry.assembly.add(entry, result, timing)
             position += entry.rows
 
-    def _drop(self, entry: Entry, reason: str, error: ServeError) -> None:
+    def _drop(self, entry: Entry, reason: DropReason, error: ServeError) -> None:
         self._statistics.record_dropped(reason)
         self._fail([entry], error)
 

@@ -1,5 +1,4 @@
-"""Runs one batch on a backend: gather inputs, run, split outputs. Pure of loops, queues and clocks
-but for `time.monotonic`; called on an instance's thread.
+"""Runs one batch on a backend: gather inputs, run, split outputs. Called on an instance's thread.
 
 A batch that fails is cut in two and run again, halves of halves down to single requests, so that
 only the request at fault fails: n requests with one culprit cost about 2 log2(n) extra runs.
@@ -57,8 +56,10 @@ class Plan:
 
 
 def run(plan: Plan, parts: Sequence[Part]) -> Outcome:
-    """Runs the parts as one batch; of a failed batch every part gets another chance. Never raises
-    an `Exception`: failures are in the outcome."""
+    """Runs the parts as one batch; of a failed batch every part gets another chance.
+
+    Never raises an `Exception`: failures are in the outcome.
+    """
     try:
         return _run_together(plan, parts)
     except Exception as error:

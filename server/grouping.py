@@ -45,7 +45,9 @@ class Grouping:
         if self._has_one_group:
             return None
         present = tuple(name for name in self._optional if name in inputs)
-        sizes = tuple(inputs[name].shape[axis] if name in inputs else 0 for name, axis in self._axes)
+        sizes = tuple(
+            inputs[name].shape[axis] if name in inputs else 0 for name, axis in self._axes
+        )
         return present, sizes
 
     def parts_of(self, request: InferRequest, rows: int, max_batch: int) -> Iterator[Part]:

@@ -47,10 +47,10 @@ class ServedVersion:
             self.model,
             self.signature,
             self.profile,
-            loaded.settings,
-            _pool(self, slots),
-            self.stats,
-            self._on_health,
+            settings=loaded.settings,
+            pool=_pool(self, slots),
+            statistics=self.stats,
+            on_health=self._on_health,
         )
         self._handles = 0
         self._is_retired = False

@@ -101,8 +101,8 @@ class _Handlers(grpc.GenericRpcHandler):
 
 def _handler(method: Method) -> "grpc.RpcMethodHandler[Any, Any]":
     if isinstance(method, Unary):
-        return grpc.unary_unary_rpc_method_handler(_unary(method))  # type: ignore[arg-type]
-    return grpc.stream_stream_rpc_method_handler(_stream(method))  # type: ignore[arg-type]
+        return grpc.unary_unary_rpc_method_handler(_unary(method))
+    return grpc.stream_stream_rpc_method_handler(_stream(method))
 
 
 def _unary(method: Unary) -> Callable[[bytes, _Context], Awaitable[bytes]]:

@@ -47,8 +47,12 @@ class Bench:
         """Waits until a run has begun."""
         await asyncio.to_thread((backend or self.backend).entered.acquire)
 
-    def submit(self, *values: float, **fields: object) -> "asyncio.Task[tuple[list[float], Timing]]":
-        return asyncio.ensure_future(self._values(InferRequest("m", {"x": rows(*values)}, **fields)))  # type: ignore[arg-type]
+    def submit(
+        self, *values: float, **fields: object
+    ) -> "asyncio.Task[tuple[list[float], Timing]]":
+        return asyncio.ensure_future(
+            self._values(InferRequest("m", {"x": rows(*values)}, **fields))
+        )  # type: ignore[arg-type]
 
     async def _values(self, request: InferRequest) -> tuple[list[float], Timing]:
         outputs, timing = await self.batcher.submit(request)
@@ -71,17 +75,15 @@ async def bench(
     def plan(of: FakeBackend) -> Plan:
         return Plan("m", of, profile.batchable, profile.pad)
 
-    pool = InstancePool(
-        "m", plan(backend), wide and plan(wide), instances, ComputeSlots(threads)
-    )
+    pool = InstancePool("m", plan(backend), wide and plan(wide), instances, ComputeSlots(threads))
     batcher = Batcher(
         "m",
         backend.signature,
         profile,
-        BatchSettings(**values),  # type: ignore[arg-type]
-        pool,
-        statistics,
-        broken.append,
+        settings=BatchSettings(**values),  # type: ignore[arg-type]
+        pool=pool,
+        statistics=statistics,
+        on_health=broken.append,
     )
     try:
         yield Bench(batcher, backend, statistics, broken, wide)
@@ -90,7 +92,9 @@ async def bench(
         batcher.close()
 
 
-def raising(error: Exception | type[BaseException]) -> Callable[[Mapping[str, Array]], dict[str, Array]]:
+def raising(
+    error: Exception | type[BaseException],
+) -> Callable[[Mapping[str, Array]], dict[str, Array]]:
     def compute(inputs: Mapping[str, Array]) -> dict[str, Array]:
         raise error
 
@@ -440,7 +444,9 @@ async def test_every_answer_belongs_to_its_request() -> None:
             for _ in range(20):
                 values = generator.integers(0, 1000, generator.integers(1, 12)).tolist()
                 try:
-                    answer, _ = await asyncio.wait_for(b.submit(*values), 10 if number % 5 else 0.001)
+                    answer, _ = await asyncio.wait_for(
+                        b.submit(*values), 10 if number % 5 else 0.001
+                    )
                 except TimeoutError:
                     continue
                 assert answer == [2.0 * value for value in values]

@@ -45,14 +45,18 @@ def fail_on(*poison: float, error: Exception | None = None) -> FakeBackend:
 
 def test_only_the_culprit_fails() -> None:
     outcome = run(plan(fail_on(7)), [part(value) for value in range(16)])
-    failed = [index for index, result in enumerate(outcome.results) if isinstance(result, Exception)]
+    failed = [
+        index for index, result in enumerate(outcome.results) if isinstance(result, Exception)
+    ]
     assert failed == [7]
     assert isinstance(outcome.results[7], BackendError)
 
 
 def test_several_culprits_fail_and_the_others_do_not() -> None:
     outcome = run(plan(fail_on(0, 5, 6)), [part(value) for value in range(8)])
-    failed = [index for index, result in enumerate(outcome.results) if isinstance(result, Exception)]
+    failed = [
+        index for index, result in enumerate(outcome.results) if isinstance(result, Exception)
+    ]
     assert failed == [0, 5, 6]
 
 

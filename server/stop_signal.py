@@ -1,15 +1,12 @@
-"""Start to exit: signals, the lame duck, the drain. Knows what is to be stopped, not what it does."""
+"""What ends the server: the signals, and what the second one does."""
 
 import asyncio
 import logging
 import os
 import signal
-from collections.abc import Callable, Coroutine
-from typing import Any
 
 logger = logging.getLogger(__name__)
 
-Step = Callable[[], Coroutine[Any, Any, None]]
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 

@@ -1,0 +1,122 @@
+"""Handles keep a version alive; a broken instance shows until the model answers again."""
+
+import asyncio
+from pathlib import Path
+
+import pytest
+
+from server.batch_policy import BatchSettings
+from server.errors import BackendError
+from server.inference import Inference
+from server.loader import LoadedModel
+from server.model_config import ModelConfig, VersionSource
+from server.probe import Profile
+from server.request import InferRequest
+from server.served import ServedVersion
+from server.slots import ComputeSlots
+from server.statistics import failure_reason
+from tests.fakes import FakeBackend, rows
+
+
+def serve(backend: FakeBackend, *, has_example: bool = True) -> ServedVersion:
+    profile = Profile(batchable=True, max_batch=8)
+    example = {"x": rows(1)} if has_example else {}
+    settings = BatchSettings(max_batch=8)
+    loaded = LoadedModel(backend, None, 1, backend.signature, profile, settings, example)
+    source = VersionSource("m", 3, Path("m.onnx"), ModelConfig("m"))
+    return ServedVersion(source, loaded, ComputeSlots(2))
+
+
+class OneVersion:
+    """A registry of one."""
+
+    def __init__(self, served: ServedVersion) -> None:
+        self.served = served
+
+    def resolve(self, model: str, version: int | None) -> ServedVersion:
+        return self.served
+
+
+async def test_a_version_closes_with_its_last_handle() -> None:
+    backend = FakeBackend()
+    served = serve(backend)
+    served.acquire()
+    served.retire()
+    assert not backend.is_closed
+    served.release()
+    await served.closed()
+    assert backend.is_closed
+
+
+async def test_a_request_that_began_on_a_retired_version_ends_on_it() -> None:
+    backend = FakeBackend()
+    backend.gate.clear()
+    served = serve(backend)
+    request = InferRequest("m", {"x": rows(1)}, request_id="r1", explain=True)
+    running = asyncio.ensure_future(Inference(OneVersion(served)).predict(request))
+    await asyncio.to_thread(backend.entered.acquire)
+    served.retire()
+    backend.gate.set()
+    response = await running
+    assert (response.model, response.version, response.request_id) == ("m", 3, "r1")
+    assert response.outputs["y"].tolist() == [[2, 2]]
+    assert response.timing.total_s >= response.timing.compute_s > 0
+    await served.closed()
+    assert served.stats.success.count == 1
+
+
+async def test_failures_are_counted_by_their_code() -> None:
+    def fail(inputs: object) -> dict[str, object]:
+        raise RuntimeError("broken")
+
+    served = serve(FakeBackend(fail))  # type: ignore[arg-type]
+    with pytest.raises(BackendError):
+        await Inference(OneVersion(served)).predict(InferRequest("m", {"x": rows(1)}))
+    assert served.stats.failures[failure_reason(BackendError.code)] == 1
+    served.retire()
+
+
+async def test_a_cancelled_request_gives_its_handle_back() -> None:
+    backend = FakeBackend()
+    backend.gate.clear()
+    served = serve(backend)
+    inference = Inference(OneVersion(served))
+    running = asyncio.ensure_future(inference.predict(InferRequest("m", {"x": rows(1)})))
+    await asyncio.to_thread(backend.entered.acquire)
+    assert inference.in_flight == 1
+    running.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await running
+    assert inference.in_flight == 0
+    backend.gate.set()
+    served.retire()
+    await served.closed()
+
+
+@pytest.mark.parametrize("has_example", [True, False])
+async def test_a_hung_instance_shows_until_the_model_answers_again(has_example: bool) -> None:
+    backend = FakeBackend()
+    backend.gate.clear()
+    served = serve(backend, has_example=has_example)
+    problems: list[str] = []
+    answered = asyncio.Event()
+
+    def note() -> None:
+        problems.append(served.problem)
+        if not served.problem:
+            answered.set()
+
+    served.on_health = note
+    inference = Inference(OneVersion(served))
+    stuck = asyncio.ensure_future(inference.predict(InferRequest("m", {"x": rows(1)})))
+    await asyncio.to_thread(backend.entered.acquire)
+    served.check(hang_timeout_s=0.0)
+    with pytest.raises(BackendError):
+        await stuck
+    assert "was replaced" in problems[0]
+    backend.gate.set()
+    if not has_example:
+        await inference.predict(InferRequest("m", {"x": rows(1)}))
+    await answered.wait()
+    assert problems == [problems[0], ""]
+    served.retire()
