@@ -7,6 +7,7 @@ Inference Protocol that perf_analyzer makes, for the `tiny` model.
 
 import sys
 from collections.abc import Awaitable, Callable
+from typing import Any
 
 import grpc
 import uvloop
@@ -89,7 +90,9 @@ async def _serve() -> None:
         name: _Constant(answer).reply for name, answer in answers.items()
     }
     handlers |= {"ModelInfer": infer.reply, "ModelStatistics": _Statistics(infer).reply}
-    methods = {name: grpc.unary_unary_rpc_method_handler(call) for name, call in handlers.items()}
+    methods: dict[str, Any] = {
+        name: grpc.unary_unary_rpc_method_handler(call) for name, call in handlers.items()
+    }
     server.add_generic_rpc_handlers([grpc.method_handlers_generic_handler(_SERVICE, methods)])
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()

@@ -13,6 +13,7 @@ import tempfile
 import time
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import grpc
 import numpy as np
@@ -49,7 +50,7 @@ async def _drive(load: Load) -> LoadResult:
     message = _request(load).SerializeToString()
     options = [("grpc.max_send_message_length", -1), ("grpc.max_receive_message_length", -1)]
     async with grpc.aio.insecure_channel(load.address, options) as channel:
-        infer = channel.unary_unary("/inference.GRPCInferenceService/ModelInfer")
+        infer: Any = channel.unary_unary("/inference.GRPCInferenceService/ModelInfer")
 
         async def caller() -> None:
             while (began := time.monotonic()) < end:
