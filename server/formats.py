@@ -49,7 +49,7 @@ def is_saved_model(folder: Path) -> bool:
 
 
 def find_model(folder: Path, filename: str, allow_pickle: bool) -> Path:
-    """The file in a version's folder to serve: `filename` if given, else model.*, else the only one.
+    """The file to serve in a version's folder: `filename` if given, else model.*, else the only.
 
     A folder called *.onnx that holds the model with its external data counts as that model.
 

@@ -54,6 +54,7 @@ class ModelSource:
     folder: Path
     config: ModelConfig
     versions: Mapping[int, VersionFile]
+    fingerprint: Fingerprint  # of everything in its folder
     error: str = ""  # why no version can be loaded
 
     def wanted(self) -> dict[int, VersionFile]:
@@ -88,13 +89,23 @@ class Repository:
             places.setdefault(_name(path), []).append(path)
         return {name: self._source(name, paths) for name, paths in sorted(places.items())}
 
-    def find(self, name: str) -> ModelSource | None:
-        """One model by name, read afresh; None where there is none."""
+    def find(self, name: str, config_json: str | None = None) -> ModelSource | None:
+        """One model by name, read afresh; None where there is none.
+
+        `config_json` is Triton's configuration in JSON and stands for the file in the folder.
+
+        Raises:
+            ConfigError: `config_json` is wrong.
+        """
         if not is_model_name(name):
             return None
         paths = [path for path in self._models if _name(path) == name and path.exists()]
         paths += [folder / name for folder in self._repositories if (folder / name).is_dir()]
-        return self._source(name, paths) if paths else None
+        return self._source(name, paths, config_json) if paths else None
+
+    def read(self, folder: Path, config_json: str | None = None) -> ModelSource:
+        """The model in a folder from elsewhere; as `find`."""
+        return read_model(folder, self._allow_pickle, config_json)
 
     def describe(self) -> str:
         """The paths looked in, for messages."""
@@ -110,12 +121,14 @@ class Repository:
                 raise RepositoryError(f"{folder}: cannot be read: {error.strerror}") from None
             yield from (folder / name for name in names if is_model_name(name))
 
-    def _source(self, name: str, paths: Sequence[Path]) -> ModelSource:
+    def _source(
+        self, name: str, paths: Sequence[Path], config_json: str | None = None
+    ) -> ModelSource:
         if len(paths) > 1:
             both = " and ".join(map(str, paths))
             error = f"two models have this name: {both}; rename one"
-            return ModelSource(name, paths[0], ModelConfig(name), {}, error)
-        return read_model(paths[0], self._allow_pickle)
+            return ModelSource(name, paths[0], ModelConfig(name), {}, (), error)
+        return self.read(paths[0], config_json)
 
 
 def is_model_name(name: str) -> bool:
@@ -126,20 +139,24 @@ def is_model_name(name: str) -> bool:
 def read_model(
     path: Path, allow_pickle: bool = False, config_json: str | None = None
 ) -> ModelSource:
-    """One model, from its folder or its file. What is wrong with it is in the result.
+    """One model, from its folder or its file. What is wrong with its files is in the result.
 
-    `config_json` is Triton's configuration in JSON and stands for the file in the folder.
+    Raises:
+        ConfigError: `config_json` is wrong, which is the caller's fault and not the files'.
     """
-    name = _name(path)
-    folder = path.parent if path.is_file() else path
+    name, is_file = _name(path), path.is_file()
+    folder = path.parent if is_file else path
+    said = None if config_json is None else read_json(config_json, name, folder)
+    seen: Fingerprint = ()
     try:
-        config = _config(path, name, config_json)
-        return ModelSource(name, folder, config, _versions(path, config, allow_pickle))
+        seen = fingerprint_of_file(path) if is_file else fingerprint_of(path)
+        config = said or _config(path, name)
+        return ModelSource(name, folder, config, _versions(path, config, allow_pickle), seen)
     except (ConfigError, Unservable) as error:
-        return ModelSource(name, folder, ModelConfig(name), {}, str(error))
+        return ModelSource(name, folder, ModelConfig(name), {}, seen, str(error))
     except OSError as error:
         reason = f"{error.filename or path}: cannot be read: {error.strerror}"
-        return ModelSource(name, folder, ModelConfig(name), {}, reason)
+        return ModelSource(name, folder, ModelConfig(name), {}, seen, reason)
 
 
 def _resolved(argument: Path) -> Path:
@@ -177,9 +194,7 @@ def _version_number(name: str) -> int | None:
     return int(name) if is_number else None
 
 
-def _config(path: Path, name: str, config_json: str | None) -> ModelConfig:
-    if config_json is not None:
-        return read_json(config_json, name, path)
+def _config(path: Path, name: str) -> ModelConfig:
     toml, pbtxt = path / "model.toml", path / "config.pbtxt"
     if path.is_file():
         return ModelConfig(name)

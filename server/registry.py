@@ -1,0 +1,349 @@
+"""All models by name: which version answers, and loads and unloads as they are asked for.
+
+Loads and unloads of one model happen one after the other, those of different models side by
+side. Opening a version is done by the function given (in a thread of its own); everything here
+belongs to the event loop and only ever waits. What happens to one model's versions is in
+`model_versions.py`, what is on disk in `repository.py`.
+"""
+
+import asyncio
+import logging
+import shutil
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import asynccontextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal
+
+from server.errors import (
+    InvalidRequest,
+    LoadFailed,
+    ModelNotFound,
+    ModelNotReady,
+    ServeError,
+)
+from server.fingerprint import Fingerprint
+from server.load_plan import settled_changes
+from server.model_config import VersionSource
+from server.model_versions import ModelVersions, OpenVersion, VersionStatus
+from server.overrides import NO_OVERRIDES, Overrides
+from server.repository import ModelSource, Repository, RepositoryError, is_model_name
+from server.served import ServedVersion
+
+logger = logging.getLogger(__name__)
+
+LoadControl = Literal["all", "explicit", "poll"]
+Subscriber = Callable[[str, bool], None]
+"""Told a model's name and whether it is ready now; called on the loop, must not block."""
+
+_PROGRESS_INTERVAL_S = 5.0  # between two log lines while many models load
+
+
+class Registry:
+    """The models of one server. All methods belong to the event loop."""
+
+    def __init__(
+        self,
+        repository: Repository,
+        open_version: OpenVersion,
+        control: LoadControl = "all",
+        loads_at_once: int = 2,
+        load_timeout_s: float = 3600.0,
+    ) -> None:
+        """`load_timeout_s`: a version not open by then has failed, and others get its turn."""
+        self._repository, self._open, self._control = repository, open_version, control
+        self._room = asyncio.Semaphore(loads_at_once)
+        self._load_timeout_s = load_timeout_s
+        self._models: dict[str, ModelVersions] = {}
+        # The hot path's answer to (model, version); None stands for the highest ready version.
+        self._serving: dict[str, dict[int | None, ServedVersion]] = {}
+        self._was_ready: dict[str, bool] = {}  # as subscribers were told last
+        self._subscribers: list[Subscriber] = []
+        self._loads: set[asyncio.Future[Any]] = set()  # loads and unloads under way
+        self._openings: set[asyncio.Future[Any]] = set()  # inside `open_version`
+        self._endings: set[asyncio.Future[Any]] = set()  # versions finishing their last requests
+        self._acted_on: dict[str, Fingerprint] = {}
+        self._seen: dict[str, Fingerprint] = {}
+
+    async def start(self) -> None:
+        """Loads every model (with control "explicit": none); returns when each serves or failed.
+
+        Raises:
+            RepositoryError: the repository cannot be read.
+        """
+        sources = await asyncio.to_thread(self._repository.scan)
+        self._seen = {name: source.fingerprint for name, source in sources.items()}
+        if self._control == "explicit":
+            for name in sources:
+                self._model(name).unload("not loaded")
+            return
+        self._acted_on = dict(self._seen)
+        loads = [self._begin(self._load(name, source)) for name, source in sources.items()]
+        await _all_done(loads)
+
+    def resolve(self, model: str, version: int | None) -> ServedVersion:
+        """The version that answers a request; the highest that is ready where none is named.
+
+        Raises:
+            ModelNotFound: no such model, or no such version of it.
+            ModelNotReady: there is one, but it does not serve; the message says why.
+        """
+        try:
+            return self._serving[model][version]
+        except KeyError:
+            raise self._why_not(model, version) from None
+
+    def index(self) -> list[VersionStatus]:
+        """Every known model and version, by name and number, with its state and the reason."""
+        return [status for name in sorted(self._models) for status in self._models[name].statuses()]
+
+    def statuses(self, model: str) -> list[VersionStatus]:
+        """The index of one model; empty where there is none of that name."""
+        return self._models[model].statuses() if model in self._models else []
+
+    def versions(self, model: str) -> list[int]:
+        """The versions that serve, ascending."""
+        return sorted(self._models[model].serving) if model in self._models else []
+
+    def is_ready(self, model: str, version: int | None = None) -> bool:
+        """Whether a request would be answered: the version serves and its instances are well."""
+        served = self._serving.get(model, {}).get(version)
+        return served is not None and not served.problem
+
+    def served(self) -> list[ServedVersion]:
+        """Every version that serves, by model and version."""
+        models = (self._models[name].serving for name in sorted(self._models))
+        return [serving[number] for serving in models for number in sorted(serving)]
+
+    async def load(self, model: str, overrides: Overrides = NO_OVERRIDES) -> None:
+        """Loads or reloads a model by request; versions that did not change are left alone.
+
+        Without overrides the repository's files count again. A caller that goes away does not
+        stop the load.
+
+        Raises:
+            ModelNotReady: loading by request is not allowed here.
+            ModelNotFound: the repository has no such model.
+            InvalidRequest: the overrides make no sense.
+            LoadFailed: not all its versions could be opened; what served before serves on.
+        """
+        self._check_control()
+        overrides.check()
+        if not is_model_name(model):
+            raise InvalidRequest(f"'{model}' cannot be a model's name")
+        await asyncio.shield(self._begin(self._load_by_request(model, overrides)))
+
+    async def unload(self, model: str) -> bool:
+        """Stops new requests to a model; returns when they are refused, False if it is unknown.
+
+        Raises:
+            ModelNotReady: unloading by request is not allowed here.
+        """
+        self._check_control()
+        if model not in self._models:
+            return False
+        await asyncio.shield(self._begin(self._unload(model, "unloaded")))
+        return True
+
+    async def poll_once(self) -> None:
+        """One look at the repository: begins to load and unload what changed and came to rest.
+
+        Does not wait for the loads, so that a slow one never keeps the next change waiting.
+        A repository that cannot be read changes nothing.
+        """
+        try:
+            sources = await asyncio.to_thread(self._repository.scan)
+        except RepositoryError as error:
+            logger.warning("repository not read, all models stay as they are: %s", error)
+            return
+        now = {name: source.fingerprint for name, source in sources.items()}
+        for name in settled_changes(now, self._seen, self._acted_on):
+            if name in now:
+                self._acted_on[name] = now[name]
+                self._begin(self._load(name, sources[name]))
+            else:
+                del self._acted_on[name]
+                self._begin(self._unload(name, "removed from the repository", forget=True))
+        self._seen = now
+
+    async def idle(self) -> None:
+        """Returns when no load or unload is under way."""
+        while self._loads:
+            await asyncio.wait(set(self._loads))
+
+    def subscribe(self, subscriber: Subscriber) -> None:
+        """Has `subscriber` told from now on when a model becomes ready or stops being so."""
+        self._subscribers.append(subscriber)
+
+    async def close(self) -> None:
+        """Ends loads under way, unloads everything; returns when the last request has ended."""
+        for task in (*self._loads, *self._openings):
+            task.cancel()
+        await self.idle()
+        for versions in list(self._models.values()):
+            versions.unload("the server is shutting down")
+        while self._endings:
+            await asyncio.wait(set(self._endings))
+
+    def _model(self, name: str) -> ModelVersions:
+        if name not in self._models:
+            changed = partial(self._changed, name)
+            self._models[name] = ModelVersions(name, self._open_in_turn, self._spawn, changed)
+        return self._models[name]
+
+    @asynccontextmanager
+    async def _turn(self, name: str) -> AsyncIterator[ModelVersions]:
+        """The model, when all earlier loads and unloads of it are done."""
+        while True:
+            versions = self._model(name)
+            async with versions.turn:
+                # Forgotten while we waited: the next round makes it anew.
+                if self._models.get(name) is versions:
+                    try:
+                        yield versions
+                    finally:
+                        self._drop_forgotten(name)
+                    return
+
+    async def _load(self, name: str, source: ModelSource) -> None:
+        """A load nobody waits for: its failure is in the index and in the log."""
+        async with self._turn(name) as versions:
+            try:
+                await versions.apply(source)
+            except LoadFailed as error:
+                logger.error("%s", error)
+
+    async def _load_by_request(self, name: str, overrides: Overrides) -> None:
+        async with self._turn(name) as versions:
+            if overrides.files:
+                await self._load_files(versions, overrides)
+                return
+            source = await asyncio.to_thread(self._repository.find, name, overrides.config)
+            if source is None:
+                raise ModelNotFound(
+                    f"failed to load '{name}', failed to poll from model repository:"
+                    f" no folder of that name in {self._repository.describe()}"
+                )
+            await versions.apply(source)
+
+    async def _load_files(self, versions: ModelVersions, overrides: Overrides) -> None:
+        folder = await asyncio.to_thread(overrides.write, versions.name)
+        try:
+            read = self._repository.read
+            await versions.apply(await asyncio.to_thread(read, folder, overrides.config))
+        finally:
+            self._spawn(_remove_after(folder.parent, versions.made_from(folder)))
+
+    async def _unload(self, name: str, reason: str, forget: bool = False) -> None:
+        async with self._turn(name) as versions:
+            versions.unload(reason, forget)
+
+    async def _open_in_turn(self, source: VersionSource) -> ServedVersion:
+        """Opens a version when there is room; gives up waiting after the time limit."""
+        async with self._room:
+            opening = asyncio.ensure_future(self._open(source))
+            _keep(opening, self._openings)
+            try:
+                done, _ = await asyncio.wait({opening}, timeout=self._load_timeout_s)
+            except asyncio.CancelledError:
+                opening.cancel()
+                opening.add_done_callback(_discard)
+                raise
+        if done:
+            return opening.result()
+        opening.add_done_callback(_discard)
+        raise LoadFailed(f"not loaded after {self._load_timeout_s:g} s, given up")
+
+    def _changed(self, name: str) -> None:
+        """Brings the hot path's answer up to date and tells subscribers what changed."""
+        versions = self._models[name]
+        if versions.serving:
+            self._serving[name] = {None: versions.serving[max(versions.serving)]}
+            self._serving[name].update(versions.serving.items())
+        else:
+            self._serving.pop(name, None)
+        is_ready = self.is_ready(name)
+        if is_ready != self._was_ready.get(name, False):
+            self._was_ready[name] = is_ready
+            for subscriber in self._subscribers:
+                subscriber(name, is_ready)
+        if not versions.turn.locked():
+            self._drop_forgotten(name)
+
+    def _drop_forgotten(self, name: str) -> None:
+        if self._models[name].is_forgotten:
+            del self._models[name]
+            self._was_ready.pop(name, None)
+
+    def _begin(self, load: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        """Runs a load or unload as a task of its own: a caller that goes away does not stop it."""
+        task = asyncio.create_task(load)
+        _keep(task, self._loads)
+        task.add_done_callback(_log_bug)
+        return task
+
+    def _spawn(self, ending: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(ending)
+        _keep(task, self._endings)
+        task.add_done_callback(_log_bug)
+
+    def _check_control(self) -> None:
+        if self._control != "explicit":
+            # The first words are Triton's, whatever the mode: its clients look for them.
+            raise ModelNotReady(
+                "explicit model load / unload is not allowed if polling is enabled:"
+                f' the server runs with load control "{self._control}", not "explicit"'
+            )
+
+    def _why_not(self, model: str, version: int | None) -> ModelNotFound | ModelNotReady:
+        unknown = f"Request for unknown model: '{model}'"
+        if model not in self._models:
+            return ModelNotFound(f"{unknown} is not found")
+        versions = self._models[model]
+        if not versions.was_tried:
+            return ModelNotFound(f"{unknown} is not found: it is there, but not loaded")
+        if version is None:
+            reasons = "; ".join(_why(status) for status in versions.statuses())
+            return ModelNotReady(f"{unknown} has no available versions: {reasons}")
+        status = versions.status(version)
+        if status is None:
+            return ModelNotFound(f"{unknown} version {version} is not found")
+        return ModelNotReady(f"{unknown} version {version} is not at ready state: {_why(status)}")
+
+
+def _why(status: VersionStatus) -> str:
+    state = status.state if status.version is None else f"version {status.version} {status.state}"
+    return f"{state} ({status.reason})" if status.reason else state
+
+
+def _keep(task: asyncio.Future[Any], owner: set[asyncio.Future[Any]]) -> None:
+    owner.add(task)
+    task.add_done_callback(owner.discard)
+
+
+def _log_bug(task: asyncio.Task[None]) -> None:
+    error = None if task.cancelled() else task.exception()
+    if error is not None and not isinstance(error, ServeError):
+        logger.error("a load or unload failed unexpectedly", exc_info=error)
+
+
+def _discard(opening: asyncio.Future[ServedVersion]) -> None:
+    """Closes a version that opened when nobody waited for it any more."""
+    if not opening.cancelled() and opening.exception() is None:
+        opening.result().retire()
+
+
+async def _all_done(loads: list[asyncio.Task[None]]) -> None:
+    """Waits for loads and says every few seconds how far they are."""
+    left: set[asyncio.Task[None]] = set(loads)
+    while left:
+        _, left = await asyncio.wait(left, timeout=_PROGRESS_INTERVAL_S)
+        if left:
+            logger.info("loading: %d of %d models done", len(loads) - len(left), len(loads))
+
+
+async def _remove_after(folder: Path, versions: list[ServedVersion]) -> None:
+    """Removes the files of a load call when no version made from them is open any more."""
+    for served in versions:
+        await served.closed()
+    await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
