@@ -82,27 +82,27 @@ def _ids(name: str, *dims: int | str) -> onnx.ValueInfoProto:
     return helper.make_tensor_value_info(name, TensorProto.INT64, list(dims))
 
 
-def tiny() -> bytes:
+def tiny(seed: int = 0) -> bytes:
     """x FP32[n, 16] -> y FP32[n, 4]: next to no computation, so all that is left is serving."""
-    return _perceptron([16, 16, 4])
+    return _perceptron([16, 16, 4], seed)
 
 
-def mlp() -> bytes:
+def mlp(seed: int = 0) -> bytes:
     """x FP32[n, 256] -> y FP32[n, 10]: 256-512-512-10."""
-    return _perceptron([256, 512, 512, 10])
+    return _perceptron([256, 512, 512, 10], seed)
 
 
-def _perceptron(sizes: list[int]) -> bytes:
-    graph, x = _Graph(), "x"
+def _perceptron(sizes: list[int], seed: int) -> bytes:
+    graph, x = _Graph(seed), "x"
     for inputs, outputs in pairwise(sizes[:-1]):
         x = graph.add("Relu", graph.dense(x, inputs, outputs))
     graph.dense(x, sizes[-2], sizes[-1], output="y")
     return graph.model([_floats("x", "n", sizes[0])], [_floats("y", "n", sizes[-1])])
 
 
-def embedding() -> bytes:
+def embedding(seed: int = 0) -> bytes:
     """ids INT64[n, s] -> y FP32[n, s, 32]: fails on an id outside its 1,000 rows."""
-    graph = _Graph()
+    graph = _Graph(seed)
     graph.add("Gather", graph.normal(1000, 32, deviation=1), "ids", output="y", axis=0)
     return graph.model([_ids("ids", "n", "s")], [_floats("y", "n", "s", 32)])
 

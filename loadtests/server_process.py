@@ -23,7 +23,7 @@ class ServerFailed(Exception):
     """The server did not start or did not stop as it should; carries the end of its log."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Process:
     """What the operating system says about a running process."""
 
@@ -40,7 +40,7 @@ class Process:
         return int(status.partition("VmRSS:")[2].split()[0]) * 1024
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class ServerProcess(Process):
     """A server that printed its ready line."""
 
@@ -50,6 +50,13 @@ class ServerProcess(Process):
     failed: int
     log: Path
     popen: "subprocess.Popen[str]"
+    is_told: bool = False  # to stop; a second SIGTERM would end it without a drain
+
+    def tell_to_stop(self) -> None:
+        """SIGTERM, once."""
+        if not self.is_told:
+            self.is_told = True
+            self.popen.send_signal(signal.SIGTERM)
 
     def stop(self, timeout_s: float = 60) -> None:
         """SIGTERM, then waits for the drain.
@@ -57,7 +64,7 @@ class ServerProcess(Process):
         Raises:
             ServerFailed: it did not end in time, or its exit code was not 0.
         """
-        self.popen.send_signal(signal.SIGTERM)
+        self.tell_to_stop()
         try:
             code = self.popen.wait(timeout_s)
         except subprocess.TimeoutExpired:
