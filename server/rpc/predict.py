@@ -11,10 +11,10 @@ from collections.abc import AsyncIterator, Sequence
 
 from protos import predict_pb2 as pb
 from protos.tensors import Array, datatype_of, decode, encode
-from server.errors import Code, InvalidRequest
+from server.errors import InvalidRequest
 from server.inference import Inference
 from server.request import InferRequest, InferResponse, Timing
-from server.rpc.call import Call, Method, Send, Stream, StatusError, Unary, status_of
+from server.rpc.call import Call, Method, Send, StatusError, Stream, Unary, status_of
 from server.rpc.messages import parse
 
 STREAM_IN_FLIGHT = 256

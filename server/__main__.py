@@ -1,0 +1,76 @@
+"""The command line: `inflight COMMAND`, or `python -m server COMMAND`.
+
+A command is a module of `server/commands` with `add_parser(subparsers)` and `run(arguments)`,
+which returns the exit code. Only the one that is asked for is imported, so that a client command
+starts without what the server needs.
+
+Exit codes: 0 it worked, 1 the server refused or could not be reached, 2 wrong usage,
+130 interrupted.
+"""
+
+import argparse
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+from importlib.metadata import version
+from types import ModuleType
+
+COMMANDS = {
+    "serve": "serve models over gRPC and HTTP",
+    "demo": "train a small model, serve it, and send it real requests",
+    "predict": "send a file to a model and print the answer",
+    "models": "list the models of a server, or describe one",
+    "window": "show or change how a model batches, while it serves",
+    "top": "watch the latency of a server's models",
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs one command and returns its exit code. Wrong usage raises SystemExit(2)."""
+    words = sys.argv[1:] if argv is None else argv
+    parser, command = _parser(next((word for word in words if not word.startswith("-")), ""))
+    arguments = parser.parse_args(words)
+    if arguments.version:
+        print(f"inflight {version('inflight')}")
+        return 0
+    if command is None:
+        parser.print_help(sys.stderr)
+        return 2
+    return _run(command, arguments)
+
+
+def _parser(chosen: str) -> tuple[argparse.ArgumentParser, str | None]:
+    """The parser of one command; of the others it knows the names."""
+    parser = argparse.ArgumentParser(
+        prog="inflight", description="Serves models and optimizes them while they serve."
+    )
+    parser.add_argument("--version", action="store_true", help="print the version and exit")
+    subparsers = parser.add_subparsers(metavar="COMMAND", title="commands")
+    for name, summary in COMMANDS.items():
+        if name == chosen:
+            _module(name).add_parser(subparsers)
+        else:
+            subparsers.add_parser(name, help=summary)
+    return parser, chosen if chosen in COMMANDS else None
+
+
+def _run(command: str, arguments: argparse.Namespace) -> int:
+    try:
+        code: int = _module(command).run(arguments)
+        sys.stdout.flush()
+        return code
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:
+        # The reader of our output has left (`| head`); the interpreter must not write to it again.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+
+
+def _module(command: str) -> ModuleType:
+    return importlib.import_module(f"server.commands.{command}")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

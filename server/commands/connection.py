@@ -1,0 +1,79 @@
+"""How the client commands reach a server, and what they say when it does not answer."""
+
+import argparse
+import os
+import re
+import sys
+from collections.abc import Callable
+
+from client import Client, InferenceError
+
+_DEFAULT = "127.0.0.1:8001"
+_ADDRESS = re.compile(r"(unix:.+|[^/]+:\d+)")
+
+
+class CommandError(Exception):
+    """What the user gave cannot be used: one line, exit code 2."""
+
+
+def add_url(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--url",
+        type=_address,
+        default=os.environ.get("INFLIGHT_URL", _DEFAULT),
+        metavar="HOST:PORT",
+        help=f"the server's gRPC listener (default: {_DEFAULT}; environment: INFLIGHT_URL)",
+    )
+
+
+def add_model(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("model", metavar="MODEL", help="the model's name")
+    parser.add_argument(
+        "--version",
+        type=positive,
+        default=None,
+        metavar="N",
+        dest="model_version",
+        help="this version (default: the one the server chooses)",
+    )
+
+
+def positive(text: str) -> int:
+    """A whole number above 0, for argparse."""
+    if not text.isdecimal() or int(text) == 0:
+        raise argparse.ArgumentTypeError(f"expected a whole number above 0, got {text!r}")
+    return int(text)
+
+
+def ask(url: str, question: Callable[[Client], None]) -> int:
+    """Puts a question to a server and returns the command's exit code; failures go to stderr."""
+    try:
+        with Client(url) as client:
+            question(client)
+    except (InferenceError, CommandError) as error:
+        return fail(error, url)
+    return 0
+
+
+def fail(error: InferenceError | CommandError, url: str) -> int:
+    """Prints the one line of a failure and returns its exit code."""
+    if isinstance(error, CommandError):
+        print(f"inflight: {error}", file=sys.stderr)
+        return 2
+    print(f"inflight: {_explained(error, url)}", file=sys.stderr)
+    return 1
+
+
+def _explained(error: InferenceError, url: str) -> str:
+    if "failed to connect" in error.message.lower() or "DNS" in error.message:
+        reason = error.message.rpartition(": ")[2].lower()
+        return f"cannot reach a server at {url}: {reason} (--url or INFLIGHT_URL name another)"
+    return str(error)
+
+
+def _address(text: str) -> str:
+    if not _ADDRESS.fullmatch(text):
+        raise argparse.ArgumentTypeError(
+            f"expected HOST:PORT of the gRPC listener, as in {_DEFAULT}, got {text!r}"
+        )
+    return text

@@ -1,0 +1,158 @@
+"""`inflight models`: what a server serves, or all about one model."""
+
+import argparse
+import json
+from typing import Any
+
+from google.protobuf.json_format import MessageToDict
+
+from client import Client
+from protos import models_pb2 as pb
+from server.commands.connection import add_url, ask
+from server.commands.table import milliseconds, rate, table
+
+
+def add_parser(subparsers: Any) -> None:
+    parser: argparse.ArgumentParser = subparsers.add_parser(
+        "models", help="list the models of a server, or describe one"
+    )
+    parser.add_argument("model", nargs="?", metavar="MODEL", help="describe this model")
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    add_url(parser)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    def question(client: Client) -> None:
+        if arguments.model:
+            answer = client.model(arguments.model)
+            print(_json([answer]) if arguments.json else describe(answer))
+        else:
+            models = client.models()
+            print(_json(models) if arguments.json else list_models(models))
+
+    return ask(arguments.url, question)
+
+
+def list_models(models: list[pb.ModelSummary]) -> str:
+    """The table of all models."""
+    if not models:
+        return "the server has no models"
+    header = ("MODEL", "VERSION", "STATE", "BATCHING", "MAX", "P50 MS", "P99 MS", "RATE/S", "WHY")
+    return table(header, [_summary(model) for model in models])
+
+
+def describe(answer: pb.GetModelResponse) -> str:
+    """Everything about one model, for people."""
+    return "\n\n".join(_version(answer.model, version) for version in answer.versions)
+
+
+def _summary(model: pb.ModelSummary) -> tuple[str, ...]:
+    is_ready = model.state == pb.STATE_READY
+    measured = is_ready and model.total.count > 0
+    return (
+        model.model,
+        str(model.version or "-"),
+        state_name(model.state),
+        ("yes" if model.batching else "no") if is_ready else "-",
+        str(model.max_batch) if is_ready else "-",
+        milliseconds(model.total.p50_ms) if measured else "-",
+        milliseconds(model.total.p99_ms) if measured else "-",
+        rate(model.total.rate) if is_ready else "-",
+        model.reason or model.batching_reason,
+    )
+
+
+def state_name(state: pb.State) -> str:
+    return pb.State.Name(state).removeprefix("STATE_").lower()
+
+
+def _version(model: str, version: pb.ModelVersion) -> str:
+    state = state_name(version.state) + (f": {version.reason}" if version.reason else "")
+    lines = [f"{model} version {version.version}  {state}"]
+    if version.state == pb.STATE_READY:
+        lines += [f"  {name:<10}{text}" for name, text in _details(version) if text]
+    return "\n".join(lines)
+
+
+def _details(version: pb.ModelVersion) -> list[tuple[str, str]]:
+    batching = version.batching
+    execution, latency = version.execution, version.latency
+    return [
+        *(("input", _tensor(tensor)) for tensor in version.inputs),
+        *(("output", _tensor(tensor)) for tensor in version.outputs),
+        ("batching", "yes" if batching.enabled else f"no: {batching.reason}"),
+        ("padding", "yes" if batching.padding else batching.padding_reason),
+        ("max batch", f"{batching.settings.max_batch}, {version.max_batch_reason}".rstrip(", ")),
+        ("measured", _curve(version)),
+        ("runs on", _layout(execution)),
+        ("artifact", f"{version.artifact_id} ({version.platform})"),
+        ("memory", f"{version.memory_bytes / 2**20:.1f} MiB"),
+        ("loaded in", f"{version.load_ms:.0f} ms, {version.warm_up_ms:.0f} ms of them warm-up"),
+        ("requests", f"{latency.successes} answered, {latency.failures} failed"),
+        ("batches", _batches(latency)),
+        ("dropped", _counts(latency.dropped)),
+        ("latency", _latency(latency)),
+        ("config", version.config_origin),
+        *(("warning", text) for text in version.warnings),
+    ]
+
+
+def _tensor(tensor: pb.TensorInfo) -> str:
+    sizes = [
+        name or str(size) for name, size in zip(tensor.dimension_names, tensor.shape, strict=True)
+    ]
+    optional = " (optional)" if tensor.optional else ""
+    return f"{tensor.name} {tensor.datatype}[{', '.join(sizes)}]{optional}"
+
+
+def _curve(version: pb.ModelVersion) -> str:
+    points = (
+        f"{point.batch}: {milliseconds(point.latency_ms)} ms ({point.rows_per_s:.0f} rows/s)"
+        for point in version.curve
+    )
+    return ", ".join(points)
+
+
+def _layout(execution: pb.Execution) -> str:
+    wide = f", {execution.wide_threads} for a lone batch" if execution.wide_threads else ""
+    devices = ", ".join(execution.devices)
+    return f"{devices}; {execution.instances} at once, threads of each: {execution.threads}{wide}"
+
+
+def _batches(latency: pb.ModelLatency) -> str:
+    if not latency.batches:
+        return ""
+    mean = latency.rows / latency.batches
+    return f"{latency.batches}, {mean:.1f} rows on average; left because: " + _counts(
+        latency.released
+    )
+
+
+def _counts(counts: Any) -> str:
+    return ", ".join(f"{name} {count}" for name, count in sorted(counts.items()) if count)
+
+
+def _latency(latency: pb.ModelLatency) -> str:
+    total = latency.total
+    if not total.count:
+        return f"no requests in the last {latency.window_s} s"
+    quantiles = ", ".join(
+        f"{name} {milliseconds(value)}"
+        for name, value in (("p50", total.p50_ms), ("p95", total.p95_ms), ("p99", total.p99_ms))
+    )
+    return f"{quantiles} ms, {rate(total.rate)}/s over the last {latency.window_s} s"
+
+
+def _json(messages: list[Any]) -> str:
+    """One document: a list of models."""
+    return json.dumps(
+        [
+            MessageToDict(
+                message,
+                preserving_proto_field_name=True,
+                always_print_fields_with_no_presence=True,
+            )
+            for message in messages
+        ],
+        indent=2,
+    )
