@@ -166,6 +166,11 @@ class Registry:
                 self._begin(self._unload(name, "removed from the repository", forget=True))
         self._seen = now
 
+    @property
+    def n_loading(self) -> int:
+        """Models being loaded, or waiting for their turn."""
+        return len(self._loads)
+
     async def idle(self) -> None:
         """Returns when no load or unload is under way."""
         while self._loads:

@@ -1,0 +1,187 @@
+"""Builds every object, starts them in order, stops them in reverse. The one wiring.
+
+Life: ports are bound first (a port in use ends the start at once), then models load while health
+answers NOT_SERVING, then the ready line. SIGTERM: health says NOT_SERVING at once; for the lame
+duck period calls are still accepted; then new ones are refused and accepted ones finish.
+"""
+
+import asyncio
+import logging
+from collections.abc import Coroutine, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+from prometheus_client import CollectorRegistry
+
+from server.inference import Inference
+from server.loader import LoadPlan, load
+from server.metrics import Metrics, VersionState, distribution_version
+from server.model_config import VersionSource
+from server.model_versions import ModelState
+from server.registry import Registry
+from server.repository import Repository
+from server.rpc.call import Service
+from server.rpc.health import SERVER, HealthService, HealthTable
+from server.rpc.open_inference import OpenInferenceService
+from server.rpc.open_inference_settings import LogSettings
+from server.rpc.predict import PredictionService
+from server.served import ServedVersion
+from server.settings import ServeSettings
+from server.shared_memory import SharedMemoryRegions
+from server.slots import ComputeSlots
+from server.statistics_book import StatisticsBook
+from server.transport.grpcio import GrpcioTransport
+
+logger = logging.getLogger(__name__)
+
+_HEARTBEAT_S = 1.0  # how often instances are looked at
+_LOADS_AT_ONCE = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Addresses:
+    """Where the server listens: host:port each."""
+
+    grpc: str
+    http: str
+
+
+class App:
+    """The server. Belongs to the event loop it is made on."""
+
+    def __init__(self, settings: ServeSettings, repository: Repository) -> None:
+        self._settings = settings
+        self._slots = ComputeSlots(settings.threads)
+        self._book = StatisticsBook()
+        self._loaders = ThreadPoolExecutor(_LOADS_AT_ONCE, thread_name_prefix="load")
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._is_started = self._is_stopping = False
+        self.registry = Registry(
+            repository, self._open, settings.load_control, loads_at_once=_LOADS_AT_ONCE
+        )
+        self.inference = Inference(self.registry)
+        self._health = HealthTable()
+        self._metrics = Metrics(
+            CollectorRegistry(),
+            self._book,
+            self._states,
+            with_triton_names=settings.metrics_compat == "triton",
+        )
+        self._open_inference = OpenInferenceService(
+            inference=self.inference,
+            registry=self.registry,
+            health=self._health,
+            regions=SharedMemoryRegions(),
+            logs=LogSettings(),
+            server_version=distribution_version("inflight"),
+        )
+        self._transport = GrpcioTransport(self._services(), settings.max_message_bytes)
+
+    @property
+    def is_ready(self) -> bool:
+        """Started, not stopping, and no model that serves has an instance in trouble."""
+        return (
+            self._is_started
+            and not self._is_stopping
+            and not any(served.problem for served in self.registry.served())
+        )
+
+    async def start(self) -> Addresses:
+        """Listens, then loads what is to be loaded; returns when each model serves or has failed.
+
+        Raises:
+            SettingsError: an address cannot be listened on.
+            RepositoryError: the repository cannot be read.
+        """
+        settings = self._settings
+        self._report_health()
+        self.registry.subscribe(self._model_changed)
+        grpc_port = self._transport.bind(settings.host, settings.grpc_port)
+        await self._transport.start()
+        await self.registry.start()
+        self._is_started = True
+        self._report_health()
+        self._own(self._beat())
+        if settings.load_control == "poll":
+            self._own(self._poll())
+        return Addresses(f"{settings.host}:{grpc_port}", "")
+
+    async def stop(self) -> None:
+        """Lame duck, drain, unload. Accepted requests have `drain_s` seconds to finish."""
+        self._is_stopping = True
+        self._health.enter_graceful_shutdown()
+        logger.info("not serving any more; lame duck for %g s", self._settings.lame_duck_s)
+        await asyncio.sleep(self._settings.lame_duck_s)
+        self._health.close()
+        self._open_inference.drain()
+        await self._transport.stop(self._settings.drain_s)
+        await self.registry.close()
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        self._loaders.shutdown(wait=False)
+        logger.info("stopped")
+
+    def counts(self) -> tuple[int, int]:
+        """How many versions serve, and how many failed to."""
+        states = [status.state for status in self.registry.index()]
+        return states.count(ModelState.READY), states.count(ModelState.UNAVAILABLE)
+
+    def _services(self) -> Sequence[Service]:
+        return (
+            PredictionService(self.inference),
+            self._open_inference,
+            HealthService(self._health),
+        )
+
+    async def _open(self, source: VersionSource) -> ServedVersion:
+        """Opens a version on a loader thread and puts it under the statistics' eyes."""
+        plan = LoadPlan(self._settings.threads, max(1, self.registry.n_loading))
+        loop = asyncio.get_running_loop()
+        loaded = await loop.run_in_executor(self._loaders, load, source, plan)
+        served = ServedVersion(source, loaded, self._slots)
+        self._book.add(served.model, served.version, served.stats)
+        self._own(self._keep_totals(served))
+        return served
+
+    async def _keep_totals(self, served: ServedVersion) -> None:
+        await served.closed()
+        self._book.close(served.model, served.version, served.stats)
+
+    async def _beat(self) -> None:
+        while True:
+            await asyncio.sleep(_HEARTBEAT_S)
+            for served in self.registry.served():
+                served.check(self._settings.hang_timeout_s)
+
+    async def _poll(self) -> None:
+        while True:
+            await asyncio.sleep(self._settings.poll_interval_s)
+            await self.registry.poll_once()
+
+    def _model_changed(self, model: str, is_ready: bool) -> None:
+        self._health.set(model, is_ready)
+        self._report_health()
+
+    def _report_health(self) -> None:
+        for name in (SERVER, "inference.GRPCInferenceService", "inflight.v1.Prediction"):
+            self._health.set(name, self.is_ready)
+
+    def _states(self) -> Iterator[VersionState]:
+        memory = {(s.model, s.version): s.memory_bytes for s in self.registry.served()}
+        for status in self.registry.index():
+            if status.version is not None:
+                key = status.model, status.version
+                is_ready = status.state is ModelState.READY
+                yield VersionState(*key, is_ready, memory.get(key, 0))
+
+    def _own(self, work: Coroutine[None, None, None]) -> None:
+        """Runs a background task for the life of the server; a failure of it is a bug and logged."""
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._ended)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            logger.error("a background task failed", exc_info=error)
