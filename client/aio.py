@@ -172,8 +172,8 @@ class AsyncClient:
 
         Args:
             model: a folder of the server's repository; with `files`, any name.
-            config: text of a model.toml or config.pbtxt (or its JSON) to use instead of the file.
-            files: contents by path below the model's folder ("1/model.onnx"); needs `config`.
+            config: the fields of config.pbtxt as JSON, to use instead of the folder's own file.
+            files: contents by "<version>/<file>" to use instead of the folder's; needs `config`.
             timeout_s: longest wait; the load itself goes on.
 
         Raises:

@@ -75,7 +75,8 @@ class ModelsService:
     async def load_model(self, _: Call, data: bytes) -> bytes:
         request = parse(pb.LoadModelRequest, data)
         _check_named(request.model)
-        await self._registry.load(request.model, _overrides(request))
+        overrides = Overrides(request.config or None, dict(request.files))
+        await self._registry.load(request.model, overrides)
         statuses = self._registry.statuses(request.model)
         versions = self._summaries(statuses, _LIST_WINDOW_S)
         return pb.LoadModelResponse(versions=versions).SerializeToString()
@@ -184,12 +185,6 @@ class ModelsService:
 
     def _serving(self) -> dict[tuple[str, int], ServedVersion]:
         return {(served.model, served.version): served for served in self._registry.served()}
-
-
-def _overrides(request: pb.LoadModelRequest) -> Overrides | None:
-    if not request.config and not request.files:
-        return None
-    return Overrides(request.config or None, dict(request.files))
 
 
 def _check_named(model: str) -> None:
