@@ -10,6 +10,7 @@ Where Triton and we part on purpose: a model with `max_batch_size` above 0 and n
 requests one by one), and a request with more rows than `max_batch_size` is split, not refused.
 """
 
+import json
 import re
 from collections.abc import Iterator
 from difflib import get_close_matches
@@ -85,8 +86,10 @@ def read_json(text: str, model: str, folder: Path) -> ModelConfig:
     """
     message = pb.ModelConfig()
     try:
+        if not isinstance(json.loads(text), dict):
+            raise ConfigError(f"{_REQUEST}: expected a JSON object, got {text[:40]}")
         json_format.Parse(text, message, descriptor_pool=POOL)
-    except json_format.ParseError as error:
+    except (ValueError, json_format.ParseError) as error:
         problem = str(error).splitlines()[0]
         raise ConfigError(f"{_REQUEST}: {problem}{_near_field(problem)}") from None
     return _model(message, model, Written(_REQUEST, text, folder))
