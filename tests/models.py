@@ -185,7 +185,7 @@ def optional_bias(features: int = 4) -> bytes:
 def one_node(
     operator: str, inputs: Sequence[str] = ("x",), dims: Dims = ("n", 4), **attributes: Any
 ) -> bytes:
-    """x FP32 `dims` -> y of the same shape through one operator; `_CONSTANTS` are further inputs."""
+    """x FP32 `dims` -> y through one operator; further inputs come from `_CONSTANTS`."""
     return build(
         [helper.make_node(operator, list(inputs), ["y"], **attributes)],
         [tensor("x", "FP32", dims)],

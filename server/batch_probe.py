@@ -1,0 +1,159 @@
+"""Do the rows of a batch influence each other? Tried on the model itself, before it serves.
+
+Rows are run together and alone, at several batch sizes, with different contents and in another
+order; equal up to rounding means that requests may share a batch. Kernels differ with the batch
+size, so results agree to about 1e-3 of the output's range, not bit by bit.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from protos.tensors import DTYPES, Array
+from server.backends.base import Signature, TensorSpec
+from server.probe import Run
+
+SIZES = (2, 3)  # tried before the latency curve; the largest batch is tried after it
+_ABSOLUTE = 1e-6  # differences below this are rounding, however small the output's range
+_ALONE_LIMIT = 4  # rows of one batch that are run alone
+
+MakeInputs = Callable[[int, int], Mapping[str, Array]]
+"""Inputs of so many different rows, from a seed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Tolerance:
+    """Largest difference taken for rounding, relative to the output's range."""
+
+    single: float = 1e-3  # FP32 and FP64 outputs
+    half: float = 2e-2  # FP16 and BF16 outputs
+
+    def of(self, array: Array) -> float:
+        return self.half if array.dtype.itemsize == 2 else self.single
+
+
+CPU = Tolerance()
+ACCELERATOR = Tolerance(single=1e-2)  # TF32 and other reduced precision inside
+DYNAMIC_QUANTIZATION = Tolerance(single=0.2, half=0.2)  # the scale comes from the whole batch
+
+
+def shape_reason(signature: Signature) -> str:
+    """Why the shapes alone rule batching out; empty when dimension 0 may be the batch."""
+    if not signature.inputs:
+        return "the model has no inputs"
+    for kind, specs in (("input", signature.inputs), ("output", signature.outputs)):
+        for spec in specs:
+            if not spec.shape or isinstance(spec.shape[0], int):
+                return f"{kind} '{spec.name}' {_why_no_batch(spec)}"
+    batch = {spec.shape[0] for spec in signature.inputs}
+    for spec in signature.inputs:
+        for axis, size in enumerate(spec.shape):
+            if axis and size in batch:
+                return f"dimension '{size}' is also dimension {axis} of input '{spec.name}'"
+    return ""
+
+
+def _why_no_batch(spec: TensorSpec) -> str:
+    text = f"{spec.datatype}[{', '.join(map(str, spec.shape))}] has no variable dimension 0"
+    if spec.optional:
+        text += " (it is optional; a config.pbtxt that does not list it hides it)"
+    return text
+
+
+def is_repeatable(run: Run, inputs: Mapping[str, Array]) -> bool:
+    """Whether two runs of the same inputs give the same outputs."""
+    first, second = run(inputs), run(inputs)
+    return all(difference(first[name], second[name]) <= CPU.of(first[name]) for name in first)
+
+
+def mixing_reason(run: Run, make: MakeInputs, rows: int, tolerance: Tolerance) -> str:
+    """Why batches of so many rows are not safe; empty when they are.
+
+    Whole numbers, booleans and texts must be equal. Where they are not, other inputs are tried
+    once: the largest of two nearly equal numbers may be either of them.
+    """
+    reason, is_exact = _try_rows(run, make(rows, 0), rows, tolerance)
+    if reason and is_exact:
+        reason, _ = _try_rows(run, make(rows, 1), rows, tolerance)
+    return reason
+
+
+def _try_rows(
+    run: Run, inputs: Mapping[str, Array], rows: int, tolerance: Tolerance
+) -> tuple[str, bool]:
+    """The reason, and whether it is about values that must be equal."""
+    try:
+        together = run(inputs)
+    except Exception as error:
+        return f"a batch of {rows} rows fails where one row runs: {error}", False
+    for name, array in together.items():
+        if array.ndim == 0 or len(array) != rows:
+            return f"output '{name}' has shape {list(array.shape)} for {rows} rows", False
+    for row in _sample(rows):
+        alone = run({name: array[row : row + 1] for name, array in inputs.items()})
+        expected = {name: array[row : row + 1] for name, array in together.items()}
+        finding = compare(alone, expected, together, tolerance)
+        if finding is not None:
+            what = f"row {row} of {rows} gives {finding[0]} when it is run alone"
+            return f"rows of a batch influence each other: {what}", finding[1]
+    order = np.roll(np.arange(rows), 1)
+    moved = run({name: array[order] for name, array in inputs.items()})
+    expected = {name: array[order] for name, array in together.items()}
+    finding = compare(moved, expected, together, tolerance)
+    if finding is not None:
+        return f"rows of a batch influence each other: {finding[0]} in another order", finding[1]
+    return "", False
+
+
+def _sample(rows: int) -> list[int]:
+    """The rows that are run alone: first, last and some between."""
+    count = min(rows, _ALONE_LIMIT)
+    return sorted({round(index * (rows - 1) / max(1, count - 1)) for index in range(count)})
+
+
+def compare(
+    actual: Mapping[str, Array],
+    expected: Mapping[str, Array],
+    whole: Mapping[str, Array],
+    tolerance: Tolerance,
+) -> tuple[str, bool] | None:
+    """What differs and whether it had to be equal; None when nothing does."""
+    for name, array in expected.items():
+        other = actual[name]
+        if other.shape != array.shape:
+            text = f"output '{name}' of shape {list(other.shape)} instead of {list(array.shape)}"
+            return text, False
+        gap = difference(other, array, whole[name])
+        if gap > tolerance.of(array):
+            if not is_float(array):
+                return f"another '{name}' (whole numbers and texts must be equal)", True
+            return f"another '{name}' (by {gap:.2g} of its range)", False
+    return None
+
+
+def is_float(array: Array) -> bool:
+    """Whether values are compared up to rounding."""
+    return array.dtype.kind == "f" or array.dtype == DTYPES["BF16"]
+
+
+def difference(first: Array, second: Array, whole: Array | None = None) -> float:
+    """The largest difference, relative to the range of `whole`; infinite where NaN or inf differ.
+
+    1 for values that must be equal and are not.
+    """
+    if first.shape != second.shape:
+        return np.inf
+    if not is_float(first):
+        return 0.0 if bool((first == second).all()) else 1.0
+    a, b = first.astype(np.float64), second.astype(np.float64)
+    finite = np.isfinite(a)
+    if (
+        not np.array_equal(a[~finite], b[~finite], equal_nan=True)
+        or not np.isfinite(b[finite]).all()
+    ):
+        return np.inf
+    gap = float(np.abs(a[finite] - b[finite]).max(initial=0.0))
+    scope = b if whole is None else whole.astype(np.float64)
+    scale = float(np.abs(scope[np.isfinite(scope)]).max(initial=0.0))
+    return 0.0 if gap <= _ABSOLUTE else gap / max(scale, _ABSOLUTE)
