@@ -29,7 +29,7 @@ from server.slots import ComputeSlots
 from server.statistics import VersionStatistics
 from tests.fakes import FakeBackend, row_signature, rows
 
-BATCHED = Profile(batchable=True, max_batch=8, curve=(CurvePoint(1, 0.010),))
+BATCHED = Profile(batchable=True, max_batch=8, curve=(CurvePoint(1, 0.010, 0.010),))
 UNBATCHED = Profile(batchable=False, reason="rows influence each other")
 
 
