@@ -82,6 +82,8 @@ def _joined(first: Outcome, second: Outcome) -> Outcome:
 
 def _failure(model: str, error: Exception) -> ServeError:
     if isinstance(error, ServeError):
+        if error.__cause__ is not None:
+            logger.warning("model '%s' failed on a request: %s", model, error.__cause__)
         return error
     logger.error("model '%s' failed on a request", model, exc_info=error)
     return BackendError(f"model '{model}' failed on this request")
@@ -129,7 +131,10 @@ def _padded(pad: PadPlan, parts: Sequence[Part]) -> tuple[Outputs, float]:
         shape = [rows, *first.shape[1:]]
         for axis in axes:
             shape[axis] = max(array.shape[axis] for array in arrays)
-        stacked[name] = _stack_into(np.zeros(shape, first.dtype), arrays)
+        blank = np.zeros(shape, first.dtype)
+        if first.dtype == object:
+            blank.fill(b"")  # what is no number is an empty text
+        stacked[name] = _stack_into(blank, arrays)
         real += sum(array.size for array in arrays)
         total += stacked[name].size
     return stacked, 1.0 - real / total if total else 0.0

@@ -77,7 +77,8 @@ class OrtBackend:
 
         Raises:
             InvalidRequest: a BYTES element is not UTF-8.
-            BackendError: ONNX Runtime failed; short text for the client, all of it in the log.
+            BackendError: ONNX Runtime failed; short text for the client, the
+                whole of it is the cause.
         """
         feeds = dict(inputs)
         for name in self._texts.intersection(feeds):
@@ -85,7 +86,6 @@ class OrtBackend:
         try:
             outputs = self._run(feeds, list(output_names))
         except Exception as error:
-            logger.warning("'%s': ONNX Runtime failed: %s", self.artifact_id, error)
             raise BackendError(f"onnxruntime: {plain_text(error)}") from error
         if not self._text_outputs:
             return outputs
