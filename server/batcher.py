@@ -4,6 +4,10 @@ The asyncio shell around `batch_policy` (when does a batch leave?), `batch_queue
 `instance_pool` (where does it run?) and `execution` (run it). All of it belongs to the event
 loop; the only work elsewhere is `execution.run`, on an instance's thread.
 
+A batch that was measured to take less than the two thread switches to an instance and back is
+run on the loop itself (`INLINE_S`): a request to a tiny model then costs half, and no other
+request waits longer than it would for the switches.
+
 What it promises:
 * Work-conserving: an idle instance takes what is there at once; while all are busy requests
   gather. A window holds only where an operator set one.
@@ -43,26 +47,30 @@ from server.errors import (
     ServeError,
     WrongState,
 )
-from server.execution import Outcome
+from server.execution import Outcome, Plan
 from server.grouping import Grouping
 from server.instance_pool import InstancePool, Lease
 from server.probe import Profile
 from server.request import InferRequest, ReleaseReason, Timing
 from server.statistics import DropReason, VersionStatistics
 
+INLINE_S = 0.0002  # longest run, by the curve measured at load, that the loop does itself
+
 _SMOOTHING = 0.2  # weight of the newest run in the moving average of run times
 _ALONE_STREAK = 2  # batches that nobody joined or followed before the wide instance is used
 
 
 @dataclass(slots=True, eq=False)
-class _Running:
-    """A batch on an instance."""
+class _Batch:
+    """Entries that were taken together, and later what became of them."""
 
-    lease: Lease
     entries: list[Entry]
     taken: float
     reason: ReleaseReason
     outcome: Outcome | None = None
+
+    def run(self, plan: Plan) -> None:
+        self.outcome = execution.run(plan, [entry.part for entry in self.entries])
 
 
 class Batcher:
@@ -90,9 +98,10 @@ class Batcher:
         self._is_suspect = False
         self._grouping = Grouping(signature, profile)
         self._queue: BatchQueue[Entry] = BatchQueue()
-        self._running: set[_Running] = set()
+        self._running: dict[_Batch, Lease] = {}
         self._sequence = 0
         self._run_s = profile.curve[0].latency_s if profile.curve else 0.0
+        self._inline_rows = _inline_rows(profile) if self._grouping.has_one_group else 0
         self._alone_streak = 0
         self._wake_up: asyncio.TimerHandle | None = None
         self._pump_is_due = False
@@ -160,10 +169,10 @@ class Batcher:
 
     def check(self, now: float, hang_timeout_s: float) -> None:
         """The heartbeat: replaces every instance whose batch runs longer than `hang_timeout_s`."""
-        for batch in [*self._running]:
+        for batch, lease in [*self._running.items()]:
             if now - batch.taken > hang_timeout_s:
-                self._running.discard(batch)
-                self.pool.replace(batch.lease)
+                del self._running[batch]
+                self.pool.replace(lease)
                 text = f"an instance did not return within {hang_timeout_s:g} s and was replaced"
                 self._fail(batch.entries, BackendError(f"model '{self._model}': {text}"))
                 self._suspect(text)
@@ -263,10 +272,14 @@ class Batcher:
                 delay = max(0.0, choice.until - time.monotonic())
                 self._wake_up = self._loop.call_later(delay, self._pump)
                 return
+            group, reason = choice
+            if self._runs_inline(group):
+                self._run_inline(group, reason)
+                continue
             lease = self.pool.lease(self._run_s, self._is_alone(), self._pump_soon)
             if lease is None:
                 return
-            self._start(lease, *choice)
+            self._start(lease, group, reason)
 
     def _choose(self) -> tuple[Group, ReleaseReason] | Hold:
         """The group whose batch leaves now, or how long to hold all of them."""
@@ -308,24 +321,37 @@ class Batcher:
         """Most rows of a batch; 0: requests run one by one, whatever their rows."""
         return self.settings.max_batch if self._profile.batchable else 0
 
+    def _runs_inline(self, group: Group) -> bool:
+        """Whether the batch is short by the curve, and runs have been short of late."""
+        return (
+            self._inline_rows > 0
+            and self._run_s <= INLINE_S
+            and self._queue.rows_of(group, self._inline_rows + 1) <= self._inline_rows
+        )
+
+    def _run_inline(self, group: Group, reason: ReleaseReason) -> None:
+        batch = self._take(group, reason)
+        if batch is not None:
+            batch.run(self.pool.narrow)
+            self._complete(batch)
+
     def _start(self, lease: Lease, group: Group, reason: ReleaseReason) -> None:
-        now = time.monotonic()
-        taken = self._queue.take(group, self._limit())
-        self._statistics.queue_depth = len(self._queue)
-        entries = [entry for entry in taken if self._is_wanted(entry, now)]
-        if not entries:
+        batch = self._take(group, reason)
+        if batch is None:
             self.pool.give_back(lease)
             return
         if not self._running and not self._queue.entries:
             self._alone_streak += 1
-        batch = _Running(lease, entries, now, reason)
-        self._running.add(batch)
-        parts = [entry.part for entry in entries]
+        self._running[batch] = lease
+        lease.instance.run(partial(batch.run, lease.plan), partial(self._finish, batch))
 
-        def work() -> None:
-            batch.outcome = execution.run(lease.plan, parts)
-
-        lease.instance.run(work, partial(self._finish, batch))
+    def _take(self, group: Group, reason: ReleaseReason) -> _Batch | None:
+        """The next batch of a group; None where nobody waits for any of it any more."""
+        now = time.monotonic()
+        taken = self._queue.take(group, self._limit())
+        self._statistics.queue_depth = len(self._queue)
+        entries = [entry for entry in taken if self._is_wanted(entry, now)]
+        return _Batch(entries, now, reason) if entries else None
 
     def _is_wanted(self, entry: Entry, now: float) -> bool:
         """Drops an entry that nobody waits for any more."""
@@ -341,17 +367,20 @@ class Batcher:
 
     # -- back ----------------------------------------------------------------------------------
 
-    def _finish(self, batch: _Running, error: BaseException | None) -> None:
+    def _finish(self, batch: _Batch, error: BaseException | None) -> None:
         """A batch has come back: starts the next one first, then answers."""
-        self._running.discard(batch)
-        self.pool.give_back(batch.lease)
+        self.pool.give_back(self._running.pop(batch))
         self._pump()
-        if batch.outcome is None:
-            text = f"an instance broke ({type(error).__name__}) and was replaced"
-            self._fail(batch.entries, BackendError(f"model '{self._model}': {text}"))
-            self._suspect(text)
+        if error is None:
+            self._complete(batch)
             return
+        text = f"an instance broke ({type(error).__name__}) and was replaced"
+        self._fail(batch.entries, BackendError(f"model '{self._model}': {text}"))
+        self._suspect(text)
+
+    def _complete(self, batch: _Batch) -> None:
         outcome = batch.outcome
+        assert outcome is not None
         self._run_s += _SMOOTHING * (outcome.infer_s - self._run_s)
         rows = sum(entry.rows for entry in batch.entries)
         self._statistics.record_batch(
@@ -371,7 +400,7 @@ class Batcher:
         self._is_suspect = True
         self._on_health(reason)
 
-    def _answer(self, batch: _Running, outcome: Outcome, rows: int) -> None:
+    def _answer(self, batch: _Batch, outcome: Outcome, rows: int) -> None:
         position = 0
         for entry, result in zip(batch.entries, outcome.results, strict=True):
             if isinstance(result, ServeError):
@@ -414,6 +443,16 @@ class Batcher:
 
     def _unloaded(self) -> ModelNotReady:
         return ModelNotReady(f"model '{self._model}' is being unloaded")
+
+
+def _inline_rows(profile: Profile) -> int:
+    """Rows of the largest measured batch that, like all smaller ones, is short enough."""
+    rows = 0
+    for point in profile.curve:
+        if point.latency_s > INLINE_S:
+            break
+        rows = point.batch
+    return rows
 
 
 def _queue_timeout_s(policy: QueuePolicy, request: InferRequest) -> float | None:

@@ -26,7 +26,8 @@ class Grouping:
             if axis and isinstance(size, str) and (spec.name, axis) not in padded
         )
         self._optional = tuple(spec.name for spec in signature.inputs if spec.optional)
-        self._has_one_group = not self._axes and not self._optional
+        # One run then costs as much as any other of as many rows.
+        self.has_one_group = not self._axes and not self._optional
         self._rows_of = signature.inputs[0].name if signature.inputs else ""
 
     def rows(self, inputs: Mapping[str, Array]) -> int:
@@ -42,7 +43,7 @@ class Grouping:
         """Equal for requests that may share a batch."""
         if rows == 0:
             return _EMPTY
-        if self._has_one_group:
+        if self.has_one_group:
             return None
         present = tuple(name for name in self._optional if name in inputs)
         sizes = tuple(

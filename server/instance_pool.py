@@ -32,7 +32,8 @@ class InstancePool:
         self.size = instances
         self.leased: set[Lease] = set()
         self.n_replaced = 0
-        self._name, self._narrow, self._wide, self._slots = name, narrow, wide, slots
+        self.narrow = narrow
+        self._name, self._wide, self._slots = name, wide, slots
         self._idle = [self._instance(narrow, index) for index in range(instances)]
         self._idle_wide = None if wide is None else self._instance(wide, instances)
 
@@ -56,7 +57,7 @@ class InstancePool:
                 self._idle_wide = None
                 return self._lent(wide, self._wide, taken)
         taken = self._slots.take(self._idle[-1].threads, run_s, waiter)
-        return None if taken is None else self._lent(self._idle.pop(), self._narrow, taken)
+        return None if taken is None else self._lent(self._idle.pop(), self.narrow, taken)
 
     def give_back(self, lease: Lease) -> None:
         """Ends a lease; a batch that waits for slots anywhere may start within this call."""

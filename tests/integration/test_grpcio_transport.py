@@ -168,5 +168,3 @@ async def test_a_port_in_use_is_named() -> None:
         port = taken.getsockname()[1]
         with pytest.raises(SettingsError, match=rf"cannot listen on 127.0.0.1:{port} for gRPC"):
             GrpcioTransport([], 1000).bind("127.0.0.1", port)
-
-

@@ -1,8 +1,9 @@
 """The batcher with real threads and a backend that waits when told to."""
 
 import asyncio
+import threading
 import time
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
@@ -458,3 +459,39 @@ async def test_every_answer_belongs_to_its_request() -> None:
 def test_all_refusals_are_errors_a_client_is_told() -> None:
     for error in (QueueFull("", 0.0), DeadlineExceeded(), ModelNotReady(), BackendError()):
         assert isinstance(error, ServeError)
+
+
+SHORT = Profile(
+    batchable=True,
+    max_batch=8,
+    curve=(CurvePoint(1, 1e-5, 1e-5), CurvePoint(4, 1e-4, 1e-4), CurvePoint(8, 1e-3, 1e-3)),
+)
+
+
+class ThreadNotes(FakeBackend):
+    """Notes which thread ran each batch."""
+
+    def run(self, inputs: Mapping[str, Array], output_names: Sequence[str]) -> list[Array]:
+        self.threads_seen.append(threading.current_thread())
+        return super().run(inputs, output_names)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.threads_seen: list[threading.Thread] = []
+
+
+async def test_a_batch_shorter_than_a_thread_switch_runs_on_the_loop() -> None:
+    backend = ThreadNotes()
+    async with bench(backend, profile=SHORT) as b:
+        await asyncio.gather(*(b.submit(value) for value in range(4)))
+        await asyncio.gather(*(b.submit(value) for value in range(5)))
+        here = threading.current_thread()
+        assert [thread is here for thread in backend.threads_seen] == [True, False]
+
+
+async def test_a_model_whose_runs_differ_in_length_never_runs_on_the_loop() -> None:
+    backend = ThreadNotes()
+    backend.signature = row_signature("s")
+    async with bench(backend, profile=SHORT) as b:
+        await b.submit(1)
+        assert backend.threads_seen[0] is not threading.current_thread()
