@@ -2,6 +2,7 @@
 
 import heapq
 from collections.abc import Sequence
+from math import prod
 
 import numpy as np
 
@@ -25,7 +26,8 @@ def classify(scores: Array, n_classes: int, *, batched: bool, labels: Sequence[s
         raise InvalidRequest(
             f"class result not available for output due to unsupported type '{datatype}'"
         )
-    rows = scores.reshape(len(scores), -1) if batched else scores.reshape(1, -1)
+    rows = scores if batched else scores[np.newaxis]
+    rows = rows.reshape(len(rows), prod(rows.shape[1:]))
     n_best = min(n_classes, rows.shape[1])
     best = np.empty((len(rows), n_best), dtype=object)
     for row, values in enumerate(rows.tolist()):
