@@ -83,7 +83,7 @@ def _check(change: pb.BatchingSettings, limit: int) -> None:
     if change.HasField("priority_levels"):
         _check_range("priority_levels", change.priority_levels, 1, _MAX_LEVELS, "levels")
     if change.HasField("default_priority"):
-        _check_range("default_priority", change.default_priority, 1, _MAX_LEVELS, "")
+        _check_range("default_priority", change.default_priority, 1, _MAX_LEVELS, "levels")
     if change.HasField("timeout_action") and change.timeout_action not in [*TimeoutAction]:
         expected = " or ".join(f'"{action}"' for action in TimeoutAction)
         raise InvalidRequest(f"timeout_action: expected {expected}, got '{change.timeout_action}'")
@@ -91,7 +91,8 @@ def _check(change: pb.BatchingSettings, limit: int) -> None:
 
 def _check_range(field: str, value: float, low: float, high: float, what: str) -> None:
     if not low <= value <= high:  # NaN is in no range
-        raise InvalidRequest(f"{field}: expected {low:g} to {high:g} {what}, got {value:g}".strip())
+        bounds = f"{low:g}" if low == high else f"{low:g} to {high:g}"
+        raise InvalidRequest(f"{field}: expected {bounds} {what}, got {value:g}")
 
 
 def _queue(policy: QueuePolicy, change: pb.BatchingSettings | pb.QueueSettings) -> QueuePolicy:

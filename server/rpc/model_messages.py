@@ -73,7 +73,7 @@ def latency(served: ServedVersion, window_s: int) -> pb.ModelLatency:
         batches=stats.execution_count,
         rows=stats.inference_count,
         released={reason.value: count for reason, count in stats.releases.items()},
-        dropped=dict[str, int](stats.dropped),
+        dropped={str(reason): count for reason, count in stats.dropped.items()},
     )
 
 
