@@ -1,4 +1,4 @@
-"""Users of the native protocol for locust; started by `make load`, or by hand:
+"""Users of the native protocol for locust. Started by `make load`, or by hand.
 
     locust -f loadtests/locustfile.py --host 127.0.0.1:8001
 

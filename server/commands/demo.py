@@ -96,7 +96,7 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
 def run(args: argparse.Namespace) -> int:
     try:
         asyncio.run(_demo(args.clients, args.seconds))
-    except DemoFailed as failure:
+    except (DemoFailed, InferenceError) as failure:
         print(f"inflight demo: {failure}", file=sys.stderr)
         return 1
     return 0
