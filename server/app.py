@@ -21,6 +21,7 @@ from server.model_versions import ModelState
 from server.registry import Registry
 from server.repository import Repository
 from server.rpc.call import Service
+from server.rpc.control import ModelsService
 from server.rpc.health import SERVER, HealthService, HealthTable
 from server.rpc.open_inference import OpenInferenceService
 from server.rpc.open_inference_settings import LogSettings
@@ -61,6 +62,7 @@ class App:
         )
         self.inference = Inference(self.registry)
         self._health = HealthTable()
+        self._models = ModelsService(self.registry)
         self._metrics = Metrics(
             CollectorRegistry(),
             self._book,
@@ -113,6 +115,7 @@ class App:
         logger.info("not serving any more; lame duck for %g s", self._settings.lame_duck_s)
         await asyncio.sleep(self._settings.lame_duck_s)
         self._health.close()
+        self._models.close()
         self._open_inference.drain()
         await self._transport.stop(self._settings.drain_s)
         await self.registry.close()
@@ -130,6 +133,7 @@ class App:
     def _services(self) -> Sequence[Service]:
         return (
             PredictionService(self.inference),
+            self._models,
             self._open_inference,
             HealthService(self._health),
         )
