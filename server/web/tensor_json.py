@@ -63,14 +63,14 @@ def _numbers(data: list[Any], name: str, datatype: str) -> Array:
     if values.size == 0:
         return np.empty(0, dtype)
     if values.dtype.kind not in _KINDS[dtype.kind]:
-        raise InvalidRequest(
-            f"input '{name}': expected {_WORDS[dtype.kind]} for {datatype},"
-            f" got {_misfit(data, dtype)}"
-        )
+        values = _unconverted(data, name, datatype)
     if dtype.kind in "iu":
         _check_range(values, name, datatype)
-    with np.errstate(over="ignore"):  # beyond the largest float is infinity
-        return values.astype(dtype)
+    try:
+        with np.errstate(over="ignore"):  # beyond the largest float is infinity
+            return values.astype(dtype)
+    except OverflowError:
+        raise InvalidRequest(f"input '{name}': an integer is too large for {datatype}") from None
 
 
 def _check_range(values: Array, name: str, datatype: str) -> None:
@@ -78,19 +78,22 @@ def _check_range(values: Array, name: str, datatype: str) -> None:
     for value in (int(values.min()), int(values.max())):
         if not limits.min <= value <= limits.max:
             raise InvalidRequest(
-                f"input '{name}': {value} is out of range for {datatype},"
+                f"input '{name}': {_shown(value)} is out of range for {datatype},"
                 f" expected {limits.min} to {limits.max}"
             )
 
 
-def _misfit(data: list[Any], dtype: "np.dtype[Any]") -> str:
-    """The first value of the wrong type, as the client wrote it."""
-    accepted = {"b": (bool,), "i": (int,), "u": (int,)}.get(dtype.kind, (int, float))
-    for value in _leaves(data):
-        is_bool = isinstance(value, bool)
-        if not isinstance(value, accepted) or is_bool != (dtype.kind == "b"):
-            return _shown(value)
-    return f"numbers beyond {2**64 - 1}"
+def _unconverted(data: list[Any], name: str, datatype: str) -> Array:
+    """The values as Python's own numbers: numpy makes floats of integers of different sizes."""
+    kind = DTYPES[datatype].kind
+    accepted = {"b": bool, "i": int, "u": int}.get(kind, (int, float))
+    leaves = list(_leaves(data))
+    for value in leaves:
+        if not isinstance(value, accepted) or isinstance(value, bool) != (kind == "b"):
+            raise InvalidRequest(
+                f"input '{name}': expected {_WORDS[kind]} for {datatype}, got {_shown(value)}"
+            )
+    return np.array(leaves, object)
 
 
 def _strings(data: list[Any], name: str) -> Array:
