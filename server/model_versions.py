@@ -93,7 +93,7 @@ class ModelVersions:
         self.turn = asyncio.Lock()  # held by the caller for the length of a load or unload
         self._open_version, self._spawn, self._changed = open_version, spawn, changed
         self._versions: dict[int, _Version] = {}
-        self.was_tried = False  # whether a load was ever asked for
+        self.was_tried = False  # a load was asked for, and no unload since
         self._note = ""  # why nothing serves, where no version is known
 
     @property
@@ -116,6 +116,7 @@ class ModelVersions:
             LoadFailed: not all could be opened; what served before serves still.
         """
         self.was_tried = True
+        self._changed()
         if source.error:
             self._note = source.error
             for version in self._versions.values():
@@ -137,7 +138,7 @@ class ModelVersions:
 
         With `forget`, the index does not keep them.
         """
-        self._note = "" if forget else reason
+        self._note, self.was_tried = "" if forget else reason, False
         for number, version in list(self._versions.items()):
             if version.served is not None:
                 self._unload(number, reason, forget)
@@ -145,6 +146,7 @@ class ModelVersions:
                 version.enter(ModelState.UNAVAILABLE, reason)
                 if forget:
                     del self._versions[number]
+        self._changed()
 
     def statuses(self) -> list[VersionStatus]:
         if self.is_forgotten:

@@ -115,6 +115,11 @@ class Registry:
         models = (self._models[name].serving for name in sorted(self._models))
         return [serving[number] for serving in models for number in sorted(serving)]
 
+    def counts(self) -> tuple[int, int]:
+        """How many models serve, and how many were to be loaded and serve in no version."""
+        n_serving = len(self._serving)
+        return n_serving, sum(model.was_tried for model in self._models.values()) - n_serving
+
     async def load(self, model: str, overrides: Overrides = NO_OVERRIDES) -> None:
         """Loads or reloads a model by request; versions that did not change are left alone.
 
@@ -177,7 +182,7 @@ class Registry:
             await asyncio.wait(set(self._loads))
 
     def subscribe(self, subscriber: Subscriber) -> None:
-        """Has `subscriber` told from now on when a model becomes ready or stops being so."""
+        """Has `subscriber` told from now on of each new model, and when its readiness changes."""
         self._subscribers.append(subscriber)
 
     async def close(self) -> None:
@@ -268,7 +273,7 @@ class Registry:
         else:
             self._serving.pop(name, None)
         is_ready = self.is_ready(name)
-        if is_ready != self._was_ready.get(name, False):
+        if is_ready is not self._was_ready.get(name):
             self._was_ready[name] = is_ready
             for subscriber in self._subscribers:
                 subscriber(name, is_ready)
@@ -302,13 +307,14 @@ class Registry:
 
     def _why_not(self, model: str, version: int | None) -> ModelNotFound | ModelNotReady:
         unknown = f"Request for unknown model: '{model}'"
-        if model not in self._models:
+        versions = self._models.get(model)
+        if versions is None or versions.is_forgotten:
             return ModelNotFound(f"{unknown} is not found")
-        versions = self._models[model]
-        if not versions.was_tried:
-            return ModelNotFound(f"{unknown} is not found: it is there, but not loaded")
+        statuses = versions.statuses()
+        if not versions.was_tried and statuses[0].version is None:
+            return ModelNotFound(f"{unknown} is not found: it is there, but {statuses[0].reason}")
         if version is None:
-            reasons = "; ".join(_why(status) for status in versions.statuses())
+            reasons = "; ".join(map(_why, statuses))
             return ModelNotReady(f"{unknown} has no available versions: {reasons}")
         status = versions.status(version)
         if status is None:

@@ -1,12 +1,18 @@
 """Small stand-ins for the slow or unruly parts; everything else in the tests is real."""
 
+import asyncio
 import threading
 from collections.abc import Callable, Mapping, Sequence
+from typing import cast
 
 import numpy as np
 
 from protos.tensors import Array
 from server.backends.base import Signature, TensorSpec
+from server.errors import LoadFailed
+from server.model_config import VersionSource
+from server.probe import Profile
+from server.served import ServedVersion
 
 Compute = Callable[[Mapping[str, Array]], dict[str, Array]]
 
@@ -66,3 +72,70 @@ class FakeBackend:
 def rows(*values: float) -> Array:
     """FP32[n, 2], each row one value twice."""
     return np.repeat(np.array(values, np.float32)[:, None], 2, axis=1)
+
+
+class FakeVersion:
+    """A served version without a model: what the registry sees of one."""
+
+    def __init__(self, source: VersionSource) -> None:
+        self.model, self.version, self.config = source.model, source.version, source.config
+        self.content = source.path.read_bytes() if source.path.is_file() else b""
+        self.profile = Profile(batchable=True)
+        self.problem = ""
+        self.on_health: Callable[[], None] = lambda: None
+        self.handles = 0
+        self.is_retired = False
+        self._closed = asyncio.Event()
+
+    @property
+    def is_closed(self) -> bool:
+        return self._closed.is_set()
+
+    def acquire(self) -> None:
+        self.handles += 1
+
+    def release(self) -> None:
+        self.handles -= 1
+        self._close_if_done()
+
+    def retire(self) -> None:
+        self.is_retired = True
+        self._close_if_done()
+
+    async def closed(self) -> None:
+        await self._closed.wait()
+
+    def _close_if_done(self) -> None:
+        if self.is_retired and not self.handles:
+            self._closed.set()
+
+
+class FakeOpener:
+    """Opens fake versions; notes them; fails and waits as told.
+
+    A model whose file says "corrupt" fails to open. While `gate` is closed, loads wait in it.
+    """
+
+    def __init__(self) -> None:
+        self.opened: list[FakeVersion] = []
+        self.gate = asyncio.Event()
+        self.gate.set()
+        self.at_once = self.most_at_once = 0
+
+    async def __call__(self, source: VersionSource) -> ServedVersion:
+        self.at_once += 1
+        self.most_at_once = max(self.most_at_once, self.at_once)
+        try:
+            await self.gate.wait()
+        finally:
+            self.at_once -= 1
+        version = FakeVersion(source)
+        if version.content == b"corrupt":
+            raise LoadFailed("the file is corrupt")
+        self.opened.append(version)
+        return cast(ServedVersion, version)
+
+    @property
+    def open_now(self) -> list[tuple[str, int]]:
+        """Model and version of everything that was not closed, sorted."""
+        return sorted((v.model, v.version) for v in self.opened if not v.is_closed)
