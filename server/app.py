@@ -63,6 +63,7 @@ class App:
         self.inference = Inference(self.registry)
         self._health = HealthTable()
         self._models = ModelsService(self.registry)
+        self._prediction = PredictionService(self.inference)
         self._metrics = Metrics(
             CollectorRegistry(),
             self._book,
@@ -116,6 +117,7 @@ class App:
         await asyncio.sleep(self._settings.lame_duck_s)
         self._health.close()
         self._models.close()
+        self._prediction.drain()
         self._open_inference.drain()
         await self._transport.stop(self._settings.drain_s)
         await self.registry.close()
@@ -132,7 +134,7 @@ class App:
 
     def _services(self) -> Sequence[Service]:
         return (
-            PredictionService(self.inference),
+            self._prediction,
             self._models,
             self._open_inference,
             HealthService(self._health),

@@ -7,11 +7,11 @@ priorities) is checked by `Inference`.
 import asyncio
 import math
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 
 from protos import predict_pb2 as pb
 from protos.tensors import Array, datatype_of, decode, encode
-from server.errors import InvalidRequest
+from server.errors import InvalidRequest, ModelNotReady
 from server.inference import Inference
 from server.request import InferRequest, InferResponse, Timing
 from server.rpc.call import Call, Method, Send, StatusError, Stream, Unary, status_of
@@ -24,16 +24,22 @@ _STREAM_PATH = "/inflight.v1.Prediction/PredictStream"
 
 
 class PredictionService:
-    """The native prediction service. Stateless; used on the event loop only."""
+    """The native prediction service. Belongs to the event loop."""
 
     def __init__(self, inference: Inference) -> None:
         self._inference = inference
+        self._readers: set[asyncio.Task[None]] = set()  # one per open stream
 
     def methods(self) -> Sequence[Method]:
         return (
             Unary("/inflight.v1.Prediction/Predict", self.predict),
             Stream(_STREAM_PATH, self.predict_stream),
         )
+
+    def drain(self) -> None:
+        """Reads no further from open streams: each ends when its requests are answered."""
+        for reader in self._readers:
+            reader.cancel()
 
     async def predict(self, call: Call, data: bytes) -> bytes:
         request = decode_request(parse(pb.PredictRequest, data), call.deadline)
@@ -42,21 +48,19 @@ class PredictionService:
 
     async def predict_stream(self, call: Call, requests: AsyncIterator[bytes], send: Send) -> None:
         """Answers each request in a task of its own, so that none waits for another."""
-        room = asyncio.Semaphore(STREAM_IN_FLIGHT)
         turn = asyncio.Lock()  # a transport sends one message of a stream at a time
 
         async def answer(data: bytes) -> None:
-            try:
-                response = await self._answer(call, data)
-                async with turn:
-                    await send(response)
-            finally:
-                room.release()
+            response = await self._answer(call, data)
+            async with turn:
+                await send(response)
 
-        async with asyncio.TaskGroup() as answers:
-            async for data in requests:
-                await room.acquire()
-                answers.create_task(answer(data))
+        async with asyncio.TaskGroup() as tasks:
+            reader = tasks.create_task(_read(requests, answer, tasks))
+            self._readers.add(reader)
+            reader.add_done_callback(self._readers.discard)
+        if reader.cancelled():
+            raise ModelNotReady("the server is shutting down")
 
     async def _answer(self, call: Call, data: bytes) -> bytes:
         """One response of a stream; every failure becomes its status."""
@@ -68,6 +72,18 @@ class PredictionService:
             return encode_response(response, request.explain).SerializeToString()
         except Exception as error:
             return encode_failure(message, error).SerializeToString()
+
+
+async def _read(
+    requests: AsyncIterator[bytes],
+    answer: Callable[[bytes], Coroutine[None, None, None]],
+    tasks: asyncio.TaskGroup,
+) -> None:
+    """Starts a task per request, and stops reading while too many are under way."""
+    room = asyncio.Semaphore(STREAM_IN_FLIGHT)
+    async for data in requests:
+        await room.acquire()
+        tasks.create_task(answer(data)).add_done_callback(lambda _: room.release())
 
 
 def decode_request(message: pb.PredictRequest, call_deadline: float | None) -> InferRequest:

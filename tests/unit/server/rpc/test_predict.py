@@ -13,7 +13,7 @@ import pytest
 from protos import predict_pb2 as pb
 from protos.tensors import Array, decode
 from server.batch_policy import BatchSettings, QueuePolicy
-from server.errors import Code, InvalidRequest
+from server.errors import Code, InvalidRequest, ModelNotReady
 from server.inference import Inference
 from server.loader import LoadedModel
 from server.model_config import ModelConfig, VersionSource
@@ -324,6 +324,19 @@ async def test_leaving_a_stream_drops_what_it_had_queued() -> None:
         await asyncio.gather(call.task, return_exceptions=True)
         assert s.served.stats.queue_depth == 0
         assert s.served.stats.dropped["cancelled"] == 3
+
+
+async def test_draining_answers_what_a_stream_has_sent_and_ends_it() -> None:
+    async with setting() as s:
+        s.backend.gate.clear()
+        call = StreamCall(s.service)
+        call.put(request(7))
+        await asyncio.to_thread(s.backend.entered.acquire)
+        s.service.drain()
+        s.backend.gate.set()
+        assert output(await call.next()) == [[14, 14]]
+        with pytest.raises(ModelNotReady, match="shutting down"):
+            await call.task
 
 
 async def test_deadline_of_the_call_is_kept() -> None:
