@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 _READY = re.compile(
-    r"inflight ready grpc=(?P<grpc>\S+) http=(?P<http>\S+) models=(?P<models>\d+) "
+    r"inflight ready grpc=(?P<grpc>\S+) http=(?P<http>\S*) models=(?P<models>\d+) "
     r"failed=(?P<failed>\d+)"
 )
 _TICKS_PER_S = os.sysconf("SC_CLK_TCK")
