@@ -164,7 +164,7 @@ def _ceiling() -> Iterator[tuple[Process, str]]:
             popen.kill()
 
 
-def _targets(models: dict[str, Any], front_end: dict[str, Any] | None) -> list[dict[str, Any]]:
+def targets(models: dict[str, Any], front_end: dict[str, Any] | None) -> list[dict[str, Any]]:
     """What the figures are held against; "bound" is a minimum or a maximum as `kind` says."""
     rows: list[tuple[str, float, str, float]] = []
     for name, figures in models.items():
@@ -235,7 +235,7 @@ def run(names: list[str], seconds: float, rounds: int) -> dict[str, Any]:
         "rounds": rounds,
         "models": models,
         "cpu_per_request": front_end,
-        "targets": _targets(models, front_end),
+        "targets": targets(models, front_end),
     }
 
 

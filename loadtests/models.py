@@ -204,7 +204,7 @@ def _bottleneck(graph: _Graph, x: str, channels: int, width: int, stride: int) -
     return graph.add("Relu", graph.add("Mul", graph.add("Add", inner, x), half))
 
 
-BUILDERS: dict[str, Callable[[], bytes]] = {
+BUILDERS: dict[str, Callable[..., bytes]] = {
     "tiny": tiny,
     "mlp": mlp,
     "embedding": embedding,

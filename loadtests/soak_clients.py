@@ -195,14 +195,14 @@ class SoakClient:
             self._tally.expect(deed, "pushed back", is_right=True)
             await asyncio.sleep(error.retry_after_s)
             return True
-        if self._tally.is_stopping and _is_refusal(error):
+        if self._tally.is_stopping and is_refusal(error):
             self._tally.expect(deed, "refused: stopping", is_right=True)
             return False
         self._tally.expect(deed, f"LOST: {error}"[:200], is_right=False)
         return True
 
 
-def _is_refusal(error: InferenceError) -> bool:
+def is_refusal(error: InferenceError) -> bool:
     """Not accepted, as opposed to accepted and dropped with the connection."""
     dropped = ("Socket closed", "reset", "recvmsg", "EOF")
     return error.code is Status.UNAVAILABLE and not any(word in error.message for word in dropped)
