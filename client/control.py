@@ -44,7 +44,12 @@ def set_batching_request(
     """The request of a change.
 
     Raises:
-        TypeError, ValueError: a value of the wrong type, or a setting there is not.
+        TypeError, ValueError: a setting there is not, or a value of the wrong type or sign.
     """
-    settings = pb.BatchingSettings(**change)
+    settings = pb.BatchingSettings()
+    for name, value in change.items():
+        try:
+            settings.MergeFrom(pb.BatchingSettings(**{name: value}))  # type: ignore[arg-type]
+        except (TypeError, ValueError) as error:
+            raise type(error)(f"{name}={value!r}: {error}") from None
     return pb.SetBatchingRequest(model=model, version=version or 0, settings=settings)

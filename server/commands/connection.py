@@ -13,7 +13,11 @@ _ADDRESS = re.compile(r"(unix:.+|[^/]+:\d+)")
 
 
 class CommandError(Exception):
-    """What the user gave cannot be used: one line, exit code 2."""
+    """A command cannot go on: one line for the user, and its exit code."""
+
+    def __init__(self, message: str, exit_code: int = 2) -> None:
+        super().__init__(message)
+        self.exit_code = exit_code
 
 
 def add_url(parser: argparse.ArgumentParser) -> None:
@@ -45,6 +49,13 @@ def positive(text: str) -> int:
     return int(text)
 
 
+def whole(text: str) -> int:
+    """A whole number, 0 or more, for argparse."""
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"expected a whole number, 0 or more, got {text!r}")
+    return int(text)
+
+
 def ask(url: str, question: Callable[[Client], None]) -> int:
     """Puts a question to a server and returns the command's exit code; failures go to stderr."""
     try:
@@ -59,7 +70,7 @@ def fail(error: InferenceError | CommandError, url: str) -> int:
     """Prints the one line of a failure and returns its exit code."""
     if isinstance(error, CommandError):
         print(f"inflight: {error}", file=sys.stderr)
-        return 2
+        return error.exit_code
     print(f"inflight: {_explained(error, url)}", file=sys.stderr)
     return 1
 

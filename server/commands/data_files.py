@@ -70,7 +70,7 @@ def _read_csv(path: Path) -> Data:
         if len(row) != len(rows[0]):
             raise ValueError(f"row {number} has {len(row)} cells, the first has {len(rows[0])}")
     columns = tuple(cell.strip() for cell in rows[0])
-    if any(_is_number(cell) for cell in columns):
+    if any(is_number(cell) for cell in columns):
         columns = ()
     cells = rows[1:] if columns else rows
     return Table(path, columns, np.array(cells, dtype=str).reshape(len(cells), len(rows[0])))
@@ -112,7 +112,8 @@ def _array(name: str, value: Any) -> Array:
     return array
 
 
-def _is_number(cell: str) -> bool:
+def is_number(cell: str) -> bool:
+    """Whether a cell of a table is a number."""
     try:
         float(cell)
     except ValueError:

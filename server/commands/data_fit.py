@@ -8,7 +8,7 @@ import numpy as np
 from protos import models_pb2 as pb
 from protos.tensors import DTYPES, Array
 from server.commands.connection import CommandError
-from server.commands.data_files import Data, Table
+from server.commands.data_files import Data, Table, is_number
 
 
 def fit(data: Data, wanted: Sequence[pb.TensorInfo]) -> dict[str, Array]:
@@ -58,25 +58,29 @@ def _typed(array: Array, tensor: pb.TensorInfo) -> Array:
     if array.dtype == dtype:
         return array
     if tensor.datatype == "BYTES":
-        return _texts(array)
-    try:
-        converted = array.astype(dtype)
-    except (ValueError, TypeError) as error:
-        raise CommandError(f'--data: input "{tensor.name}": {error}') from None
-    if dtype.kind in "iub" and not _is_same(array, converted):
+        return array.astype(str).astype(object)
+    numbers = _numbers(array, tensor) if array.dtype.kind in "SUT" else array
+    converted = numbers.astype(dtype)
+    if dtype.kind in "iub" and not np.array_equal(numbers, converted):
         raise CommandError(
-            f'--data: input "{tensor.name}" wants {tensor.datatype}, the file has other numbers'
+            f'--data: input "{tensor.name}" wants {tensor.datatype}, the file has numbers that'
+            " are not"
         )
     return converted
 
 
-def _texts(array: Array) -> Array:
-    return array if array.dtype == object else array.astype(str).astype(object)
-
-
-def _is_same(array: Array, converted: Array) -> bool:
-    numbers = array.astype(np.float64) if array.dtype.kind in "SUT" else array
-    return bool(np.array_equal(numbers, converted))
+def _numbers(texts: Array, tensor: pb.TensorInfo) -> Array:
+    """Whole numbers where all are (large ones lose nothing), else floats."""
+    for kind in (np.int64, np.float64):
+        try:
+            return texts.astype(kind)
+        except (ValueError, OverflowError):
+            pass
+    where, text = next((at, text) for at, text in np.ndenumerate(texts) if not is_number(text))
+    raise CommandError(
+        f'--data: input "{tensor.name}" wants {tensor.datatype}, the file has {str(text)!r} in'
+        f" row {where[0] + 1}, column {where[-1] + 1}"
+    )
 
 
 def _shaped(array: Array, tensor: pb.TensorInfo) -> Array:

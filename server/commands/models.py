@@ -2,9 +2,10 @@
 
 import argparse
 import json
+from collections.abc import Mapping, MutableSequence, Sequence
 from typing import Any
 
-from google.protobuf.json_format import MessageToDict
+from google.protobuf.message import Message
 
 from client import Client
 from protos import models_pb2 as pb
@@ -143,16 +144,25 @@ def _latency(latency: pb.ModelLatency) -> str:
     return f"{quantiles} ms, {rate(total.rate)}/s over the last {latency.window_s} s"
 
 
-def _json(messages: list[Any]) -> str:
+def _json(messages: Sequence[Message]) -> str:
     """One document: a list of models."""
-    return json.dumps(
-        [
-            MessageToDict(
-                message,
-                preserving_proto_field_name=True,
-                always_print_fields_with_no_presence=True,
-            )
-            for message in messages
-        ],
-        indent=2,
-    )
+    return json.dumps([as_dict(message) for message in messages], indent=2)
+
+
+def as_dict(message: Message) -> dict[str, Any]:
+    """A message for JSON: numbers as numbers, states as words, all plain fields present."""
+    result: dict[str, Any] = {}
+    for field in message.DESCRIPTOR.fields:
+        if not field.has_presence or message.HasField(field.name):
+            result[field.name] = _value(field, getattr(message, field.name))
+    return result
+
+
+def _value(field: Any, value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: as_dict(v) if isinstance(v, Message) else v for key, v in value.items()}
+    if isinstance(value, MutableSequence):
+        return [as_dict(one) if isinstance(one, Message) else one for one in value]
+    if field.enum_type is not None:
+        return state_name(value)
+    return as_dict(value) if isinstance(value, Message) else value

@@ -12,7 +12,7 @@ import numpy as np
 
 from client import Client
 from protos import models_pb2 as pb
-from protos.tensors import Array
+from protos.tensors import DTYPES, Array
 from server.commands.connection import CommandError, add_model, add_url, ask, positive
 from server.commands.data_files import read_data
 from server.commands.data_fit import fit
@@ -86,7 +86,7 @@ def rows_per_request(version: pb.ModelVersion, inputs: Mapping[str, Array]) -> i
 
 def to_json(outputs: Mapping[str, Array]) -> str:
     """One document, nested lists by output name; NaN and infinities, which JSON lacks, are null."""
-    return json.dumps({name: _plain(array.tolist()) for name, array in outputs.items()})
+    return json.dumps({name: _plain(_short(array).tolist()) for name, array in outputs.items()})
 
 
 def _ready_version(answer: pb.GetModelResponse) -> pb.ModelVersion:
@@ -94,7 +94,8 @@ def _ready_version(answer: pb.GetModelResponse) -> pb.ModelVersion:
     if ready:
         return ready[-1]
     reasons = "; ".join(f"version {v.version}: {v.reason}" for v in answer.versions if v.reason)
-    raise CommandError(f"model '{answer.model}' is not ready: {reasons or 'it has no versions'}")
+    reasons = reasons or "it has no versions"
+    raise CommandError(f"model '{answer.model}' is not ready: {reasons}", exit_code=1)
 
 
 def _parts(inputs: Mapping[str, Array], rows: int) -> Iterator[Mapping[str, Array]]:
@@ -137,6 +138,15 @@ def _store(outputs: Mapping[str, Array], path: Path) -> None:
         for name, array in outputs.items()
     }
     np.savez(path, **arrays)
+
+
+def _short(array: Array) -> Array:
+    """0.1 rather than 0.10000000149011612: as many digits as the type has."""
+    if DTYPES["BF16"] == array.dtype:
+        array = array.astype(np.float32)
+    if array.dtype in (np.float16, np.float32):
+        return array.astype(str).astype(np.float64)
+    return array
 
 
 def _plain(value: Any) -> Any:

@@ -7,7 +7,7 @@ from typing import Any
 from client import Client
 from client.control import BatchingChange
 from protos import models_pb2 as pb
-from server.commands.connection import add_model, add_url, ask
+from server.commands.connection import add_model, add_url, ask, whole
 from server.commands.table import milliseconds, table
 
 
@@ -25,8 +25,8 @@ def add_parser(subparsers: Any) -> None:
             float,
             "longest wait for companions; 0: an idle instance takes what is there",
         ),
-        ("--max-batch", int, "most rows in one batch"),
-        ("--queue-limit", int, "requests that may wait; 0: no limit"),
+        ("--max-batch", whole, "most rows in one batch"),
+        ("--queue-limit", whole, "requests that may wait; 0: no limit"),
         ("--queue-timeout-ms", float, "longest wait in the queue; 0: no limit"),
         ("--slo-p99-ms", float, "the p99 latency aimed at, shown beside the measured one; 0: none"),
     ):
