@@ -13,7 +13,7 @@ from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from server.errors import (
     InvalidRequest,
@@ -32,6 +32,7 @@ from server.served import ServedVersion
 
 logger = logging.getLogger(__name__)
 
+T = TypeVar("T")
 LoadControl = Literal["all", "explicit", "poll"]
 Subscriber = Callable[[str, bool], None]
 """Told a model's name and whether it is ready now; called on the loop, must not block."""
@@ -145,10 +146,7 @@ class Registry:
             ModelNotReady: unloading by request is not allowed here.
         """
         self._check_control()
-        if model not in self._models:
-            return False
-        await asyncio.shield(self._begin(self._unload(model, "unloaded")))
-        return True
+        return await asyncio.shield(self._begin(self._unload(model, "unloaded")))
 
     async def poll_once(self) -> None:
         """One look at the repository: begins to load and unload what changed and came to rest.
@@ -244,9 +242,12 @@ class Registry:
         finally:
             self._spawn(_remove_after(folder.parent, versions.made_from(folder)))
 
-    async def _unload(self, name: str, reason: str, forget: bool = False) -> None:
+    async def _unload(self, name: str, reason: str, forget: bool = False) -> bool:
         async with self._turn(name) as versions:
-            versions.unload(reason, forget)
+            is_known = not versions.is_forgotten
+            if is_known:
+                versions.unload(reason, forget)
+            return is_known
 
     async def _open_in_turn(self, source: VersionSource) -> ServedVersion:
         """Opens a version when there is room; gives up waiting after the time limit."""
@@ -285,7 +286,7 @@ class Registry:
             del self._models[name]
             self._was_ready.pop(name, None)
 
-    def _begin(self, load: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+    def _begin(self, load: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
         """Runs a load or unload as a task of its own: a caller that goes away does not stop it."""
         task = asyncio.create_task(load)
         _keep(task, self._loads)
@@ -332,7 +333,7 @@ def _keep(task: asyncio.Future[Any], owner: set[asyncio.Future[Any]]) -> None:
     task.add_done_callback(owner.discard)
 
 
-def _log_bug(task: asyncio.Task[None]) -> None:
+def _log_bug(task: asyncio.Task[Any]) -> None:
     error = None if task.cancelled() else task.exception()
     if error is not None and not isinstance(error, ServeError):
         logger.error("a load or unload failed unexpectedly", exc_info=error)

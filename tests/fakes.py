@@ -84,8 +84,12 @@ class FakeVersion:
         self.problem = ""
         self.on_health: Callable[[], None] = lambda: None
         self.handles = 0
-        self.is_retired = False
+        self.retired = asyncio.Event()
         self._closed = asyncio.Event()
+
+    @property
+    def is_retired(self) -> bool:
+        return self.retired.is_set()
 
     @property
     def is_closed(self) -> bool:
@@ -99,7 +103,7 @@ class FakeVersion:
         self._close_if_done()
 
     def retire(self) -> None:
-        self.is_retired = True
+        self.retired.set()
         self._close_if_done()
 
     async def closed(self) -> None:
@@ -113,18 +117,21 @@ class FakeVersion:
 class FakeOpener:
     """Opens fake versions; notes them; fails and waits as told.
 
-    A model whose file says "corrupt" fails to open. While `gate` is closed, loads wait in it.
+    A model whose file says "corrupt" fails to open. While `gate` is closed, loads wait in it;
+    `entered` is released once per load that began.
     """
 
     def __init__(self) -> None:
         self.opened: list[FakeVersion] = []
         self.gate = asyncio.Event()
         self.gate.set()
+        self.entered = asyncio.Semaphore(0)
         self.at_once = self.most_at_once = 0
 
     async def __call__(self, source: VersionSource) -> ServedVersion:
         self.at_once += 1
         self.most_at_once = max(self.most_at_once, self.at_once)
+        self.entered.release()
         try:
             await self.gate.wait()
         finally:
@@ -139,3 +146,8 @@ class FakeOpener:
     def open_now(self) -> list[tuple[str, int]]:
         """Model and version of everything that was not closed, sorted."""
         return sorted((v.model, v.version) for v in self.opened if not v.is_closed)
+
+
+def fake(served: ServedVersion) -> FakeVersion:
+    """The fake that a registry with a `FakeOpener` takes for a served version."""
+    return cast(FakeVersion, served)
