@@ -8,17 +8,17 @@ from typing import Any
 
 from client import AsyncClient, InferenceError
 from protos import models_pb2 as pb
-from server.commands.connection import add_url, fail
+from server.commands.connection import CommandError, add_url, fail
 from server.commands.screen import Screen, open_screen
 from server.commands.table import milliseconds, rate, table
 
+_BY_NAME = 20  # more models than this are sorted by their rate
 _HEADER = (
-    "MODEL", "VER", "RATE/S",
-    "P50 MS", "P95 MS", "P99 MS", "MAX MS",
-    "QUEUE P50", "P95", "P99", "MAX",
-    "COMPUTE P50", "P95", "P99", "MAX",
-    "WAITING", "BATCH",
-)  # fmt: skip
+    *("MODEL", "VER", "RATE/S", "BATCH", "WAITING"),
+    *("P50 MS", "P95 MS", "P99 MS", "MAX MS"),
+    *("QUEUE P50", "P95", "P99", "MAX"),
+    *("COMPUTE P50", "P95", "P99", "MAX"),
+)
 
 
 def add_parser(subparsers: Any) -> None:
@@ -26,8 +26,9 @@ def add_parser(subparsers: Any) -> None:
         "top",
         help="watch the latency of a server's models",
         description="Times are milliseconds over the window: arrival to answer, then the parts "
-        "spent waiting in the queue and computing. WAITING is requests in the queue now, BATCH "
-        "the mean rows of the batches since the last line. q or Ctrl-C ends it.",
+        "spent waiting in the queue and computing. BATCH is the mean rows of the batches since "
+        "the last look, WAITING the requests in the queue now. Beyond 20 models the busiest come "
+        "first. q or Ctrl-C ends it.",
     )
     parser.add_argument(
         "--interval-s", type=_interval, default=1.0, metavar="X",
@@ -44,7 +45,7 @@ def add_parser(subparsers: Any) -> None:
 def run(arguments: argparse.Namespace) -> int:
     try:
         asyncio.run(_watch(arguments))
-    except InferenceError as error:
+    except (InferenceError, CommandError) as error:
         return fail(error, arguments.url)
     except KeyboardInterrupt:
         pass  # the usual way to end it
@@ -62,7 +63,7 @@ async def _watch(arguments: argparse.Namespace) -> None:
         with open_screen(sys.stdout, sys.stdin, title) as screen:
             await _until_quit(_draw(frames, screen), screen)
     if not screen.is_left:
-        print("inflight: the server has stopped", file=sys.stderr)
+        raise CommandError(f"the server at {arguments.url} has stopped", exit_code=1)
 
 
 async def _draw(frames: AsyncIterator[list[pb.ModelLatency]], screen: Screen) -> None:
@@ -92,6 +93,8 @@ class Tables:
     def next(self, models: Sequence[pb.ModelLatency]) -> str:
         if not models:
             return "no model is ready"
+        if len(models) > _BY_NAME:
+            models = sorted(models, key=lambda model: model.total.rate, reverse=True)
         return table(_HEADER, [self._row(model) for model in models])
 
     def _row(self, model: pb.ModelLatency) -> tuple[str, ...]:
@@ -99,11 +102,11 @@ class Tables:
             model.model,
             str(model.version),
             rate(model.total.rate),
+            self._mean_batch(model),
+            str(model.queue_depth),
             *_quantiles(model.total),
             *_quantiles(model.queue),
             *_quantiles(model.compute),
-            str(model.queue_depth),
-            self._mean_batch(model),
         )
 
     def _mean_batch(self, model: pb.ModelLatency) -> str:
