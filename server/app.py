@@ -26,6 +26,7 @@ from server.rpc.health import SERVER, HealthService, HealthTable
 from server.rpc.open_inference import OpenInferenceService
 from server.rpc.open_inference_settings import LogSettings
 from server.rpc.predict import PredictionService
+from server.rpc.reflection import ReflectionService
 from server.served import ServedVersion
 from server.settings import ServeSettings
 from server.shared_memory import SharedMemoryRegions
@@ -35,6 +36,7 @@ from server.transport.grpcio import GrpcioTransport
 
 logger = logging.getLogger(__name__)
 
+_SERVICES = ("inference.GRPCInferenceService", "inflight.v1.Prediction", "inflight.v1.Models")
 _HEARTBEAT_S = 1.0  # how often instances are looked at
 _LOADS_AT_ONCE = 2
 
@@ -103,6 +105,8 @@ class App:
         await self._transport.start()
         await self.registry.start()
         self._is_started = True
+        for status in self.registry.index():  # those that failed have not reported themselves
+            self._health.set(status.model, self.registry.is_ready(status.model))
         self._report_health()
         self._own(self._beat())
         if settings.load_control == "poll":
@@ -133,12 +137,16 @@ class App:
         return states.count(ModelState.READY), states.count(ModelState.UNAVAILABLE)
 
     def _services(self) -> Sequence[Service]:
-        return (
+        services = (
             self._prediction,
             self._models,
             self._open_inference,
             HealthService(self._health),
         )
+        if not self._settings.reflection:
+            return services
+        names = {m.path.split("/")[1] for service in services for m in service.methods()}
+        return (*services, ReflectionService(names))
 
     async def _open(self, source: VersionSource) -> ServedVersion:
         """Opens a version on a loader thread and puts it under the statistics' eyes."""
@@ -170,7 +178,7 @@ class App:
         self._report_health()
 
     def _report_health(self) -> None:
-        for name in (SERVER, "inference.GRPCInferenceService", "inflight.v1.Prediction"):
+        for name in (SERVER, *_SERVICES):
             self._health.set(name, self.is_ready)
 
     def _states(self) -> Iterator[VersionState]:

@@ -22,14 +22,18 @@ _NO_FILE = ""  # logs go to standard error
 
 
 class LogSettings(logging.Filter):
-    """What is logged, changeable while the server runs. Installed as a filter of the handlers.
+    """What the server logs, changeable while it runs. Event loop only.
 
-    Starts with what the logger shows already. Event loop only.
+    Starts with what is shown already. The first change makes it a filter of the root's handlers;
+    libraries keep their own levels, so verbose logs are this server's and not grpc's.
     """
 
-    def __init__(self, logger: logging.Logger | None = None) -> None:
+    def __init__(
+        self, logger: logging.Logger | None = None, root: logging.Logger | None = None
+    ) -> None:
         super().__init__()
-        self._logger = logger or logging.getLogger()
+        self._logger = logger or logging.getLogger("server")
+        self._root = root or logging.getLogger()
         level = self._logger.getEffectiveLevel()
         self.verbose_level = 1 if level <= logging.DEBUG else 0
         self.shown = {name: level <= severity for name, severity in _SEVERITIES.items()}
@@ -37,7 +41,7 @@ class LogSettings(logging.Filter):
     def apply(self, verbose_level: int, shown: dict[str, bool]) -> None:
         """Puts new settings into force."""
         self.verbose_level, self.shown = verbose_level, shown
-        for handler in self._logger.handlers:
+        for handler in self._root.handlers:
             handler.addFilter(self)  # once, however often it is added
         self._logger.setLevel(logging.DEBUG if verbose_level else logging.INFO)
 
