@@ -36,6 +36,7 @@ from server.served import ServedVersion
 from server.shared_memory import SharedMemoryRegions
 from server.slots import ComputeSlots
 from server.statistics_book import StatisticsBook
+from server.web.dashboard import Dashboard
 from server.web.gateway import HEADER_LENGTH, Gateway
 from server.web.listener import HttpListener
 from tests.fakes import FakeBackend
@@ -137,7 +138,9 @@ async def server(tmp_path: Path) -> AsyncIterator[Server]:
         server_version="1.2.3",
     )
     metrics = Metrics(CollectorRegistry(), book, lambda: ())
-    listener = HttpListener(Gateway(service, metrics, MAX_BODY).application(), drain_s=5)
+    dashboard = Dashboard(registry, "1.2.3")
+    app = Gateway(service, metrics, MAX_BODY).application(dashboard.routes())
+    listener = HttpListener(app, drain_s=5)
     port = await listener.start("127.0.0.1", 0)
     async with aiohttp.ClientSession() as session:
         yield Server(f"127.0.0.1:{port}", registry, backends, session, health, served)
@@ -394,3 +397,36 @@ async def test_metrics_speak_openmetrics(server: Server) -> None:
     headers = {"Accept": "application/openmetrics-text; version=1.0.0"}
     _, text = await server.get("/metrics", headers=headers)
     assert text.endswith("# EOF\n")
+
+
+async def test_the_page_needs_nothing_but_itself(server: Server) -> None:
+    async with server.session.get(f"http://{server.url}/") as response:
+        assert response.content_type == "text/html"
+        assert "default-src 'none'" in response.headers["Content-Security-Policy"]
+        page = await response.text()
+    assert "//" not in page.replace("<!doctype html>", "")
+    assert "dashboard.json?window_s=" in page
+
+
+async def test_the_page_shows_every_model(server: Server) -> None:
+    await server.post(INFER, json=document())
+    await server.triton(lambda client: client.unload_model("failing"))
+    status, answer = await server.get("/dashboard.json?window_s=60")
+    assert (status, answer["server_version"], answer["window_s"]) == (200, "1.2.3", 60)
+    models = {model["model"]: model for model in answer["models"]}
+    assert set(models) == set(server.backends)
+    used = models["double"]
+    assert (used["state"], used["version"], used["answered"], used["failed"]) == ("READY", 1, 1, 0)
+    assert (used["max_batch"], used["mean_batch_rows"], used["waiting"]) == (8, 1.0, 0)
+    assert 0 < used["p50_s"] <= used["p99_s"] <= used["max_s"]
+    assert used["queue_p99_s"] < used["max_s"]
+    assert used["rate"] > 0
+    assert models["two"]["answered"] == 0
+    assert "p50_s" not in models["two"]
+    assert models["failing"]["state"] == "UNAVAILABLE"
+    assert models["failing"]["reason"]
+
+
+async def test_the_page_knows_the_windows(server: Server) -> None:
+    status, answer = await server.get("/dashboard.json?window_s=5")
+    assert (status, answer["error"]) == (400, "window_s: expected one of 1, 10, 60, 300, got '5'")
