@@ -1,6 +1,6 @@
 """A model's own signature against what its configuration declares: one of both, or a conflict."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 from server.backends.base import Signature, TensorSpec
@@ -35,6 +35,7 @@ def _inputs(
     if not config.inputs:
         return specs
     declared = {tensor.name: tensor for tensor in config.inputs}
+    problems += _unknown(config, "input", declared, specs)
     kept = tuple(spec for spec in specs if not spec.optional or spec.name in declared)
     for spec in kept:
         if spec.name not in declared:
@@ -42,7 +43,11 @@ def _inputs(
                 f"{config.origin}: input: the model needs '{spec.name}' {_text(spec, spec.shape)},"
                 " which is not declared; add it"
             )
-    return _narrowed(config, "input", declared, kept, problems)
+    return tuple(
+        _narrow(config, "input", spec, declared[spec.name], problems)
+        for spec in kept
+        if spec.name in declared
+    )
 
 
 def _outputs(
@@ -51,30 +56,24 @@ def _outputs(
     if not config.outputs:
         return specs
     declared = {tensor.name: tensor for tensor in config.outputs}
-    kept = tuple(spec for spec in specs if spec.name in declared)
-    return _narrowed(config, "output", declared, kept, problems)
-
-
-def _narrowed(
-    config: ModelConfig,
-    kind: str,
-    declared: dict[str, TensorConfig],
-    specs: tuple[TensorSpec, ...],
-    problems: list[str],
-) -> tuple[TensorSpec, ...]:
-    known = [spec.name for spec in specs]
-    for name in declared:
-        if name not in known:
-            names = ", ".join(f"'{k}'" for k in known) or "none"
-            problems.append(
-                f"{config.origin}: {kind} '{name}' is not in the model, which has {names}"
-            )
+    problems += _unknown(config, "output", declared, specs)
     return tuple(
-        _narrow(config, kind, spec, declared[spec.name], problems)
-        if spec.name in declared
-        else spec
+        _narrow(config, "output", spec, declared[spec.name], problems)
         for spec in specs
+        if spec.name in declared
     )
+
+
+def _unknown(
+    config: ModelConfig, kind: str, declared: Iterable[str], specs: tuple[TensorSpec, ...]
+) -> list[str]:
+    known = [spec.name for spec in specs]
+    names = ", ".join(f"'{name}'" for name in known) or "none"
+    return [
+        f"{config.origin}: {kind} '{name}' is not in the model, which has {names}"
+        for name in declared
+        if name not in known
+    ]
 
 
 def _narrow(

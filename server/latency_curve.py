@@ -68,7 +68,7 @@ def choose(curve: tuple[CurvePoint, ...], limit: int) -> tuple[int, str]:
     if chosen.batch == limit:
         return limit, f"throughput grows up to the limit of {limit}: {_rate(chosen)}"
     if chosen is last:
-        return chosen.batch, f"the largest batch there was time to measure: {_rate(chosen)}"
+        return chosen.batch, f"the largest batch that could be measured: {_rate(chosen)}"
     beyond = next(p for p in curve if p.batch > chosen.batch)
     return chosen.batch, f"{_rate(chosen)}; larger gains nothing: {_rate(beyond)}"
 

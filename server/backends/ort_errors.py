@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 _MAX_LENGTH = 300
+_READ_LENGTH = 1000  # what follows is dumps; the patterns below are slow on long texts
 _STATUS = re.compile(r"^\[ONNXRuntimeError\] : \d+ : [A-Z_]+ : ")
 _SOURCE_LINE = re.compile(r"(?:/\S*/)?\w+\.(?:cc|h|cpp|cu|cuh):\d+ ")
 _CPP_SIGNATURE = re.compile(
@@ -20,7 +21,7 @@ _STATUS_MESSAGE = re.compile(r"^Status Message: ")
 
 def plain_text(error: Exception) -> str:
     """The error in one line, without codes, source lines and C++ signatures."""
-    text = _STATUS.sub("", " ".join(str(error).split()) + " ")
+    text = _STATUS.sub("", " ".join(str(error).split())[:_READ_LENGTH] + " ")
     node = _NODE.search(text)
     if node is not None:
         text = text[node.end() :]
