@@ -33,6 +33,9 @@ from server.shared_memory import SharedMemoryRegions
 from server.slots import ComputeSlots
 from server.statistics_book import StatisticsBook
 from server.transport.grpcio import GrpcioTransport
+from server.web.dashboard import Dashboard
+from server.web.gateway import Gateway
+from server.web.listener import HttpListener
 
 logger = logging.getLogger(__name__)
 
@@ -81,6 +84,9 @@ class App:
             server_version=distribution_version("inflight"),
         )
         self._transport = GrpcioTransport(self._services(), settings.max_message_bytes)
+        gateway = Gateway(self._open_inference, self._metrics, settings.max_message_bytes)
+        dashboard = Dashboard(self.registry, distribution_version("inflight"))
+        self._http = HttpListener(gateway.application(dashboard.routes()), settings.drain_s)
 
     @property
     def is_ready(self) -> bool:
@@ -102,6 +108,7 @@ class App:
         self._report_health()
         self.registry.subscribe(self._model_changed)
         grpc_port = self._transport.bind(settings.host, settings.grpc_port)
+        http_port = await self._http.start(settings.host, settings.http_port)
         await self._transport.start()
         await self.registry.start()
         self._is_started = True
@@ -111,7 +118,7 @@ class App:
         self._own(self._beat())
         if settings.load_control == "poll":
             self._own(self._poll())
-        return Addresses(f"{settings.host}:{grpc_port}", "")
+        return Addresses(f"{settings.host}:{grpc_port}", f"{settings.host}:{http_port}")
 
     async def stop(self) -> None:
         """Lame duck, drain, unload. Accepted requests have `drain_s` seconds to finish."""
@@ -123,7 +130,7 @@ class App:
         self._models.close()
         self._prediction.drain()
         self._open_inference.drain()
-        await self._transport.stop(self._settings.drain_s)
+        await asyncio.gather(self._transport.stop(self._settings.drain_s), self._http.stop())
         await self.registry.close()
         for task in self._tasks:
             task.cancel()
