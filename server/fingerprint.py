@@ -9,15 +9,17 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-Fingerprint = tuple[tuple[str, int, int, int], ...]
-"""Path, size, time of change (ns) and inode of each file, by path."""
+FilePrint = tuple[str, int, int, int]
+"""Path, size, time of change (ns) and inode of one file."""
+Fingerprint = tuple[FilePrint, ...]
+"""Of all files, by path."""
 
 _MAX_DEPTH = 8  # a link to a folder above itself would have no end
 
 
-def fingerprint_of(folder: Path, skip: frozenset[str] = frozenset()) -> Fingerprint:
-    """Of all files below a folder; `skip` names entries of the folder itself."""
-    return tuple(sorted(_files(str(folder), skip, _MAX_DEPTH)))
+def fingerprint_of(folder: Path) -> Fingerprint:
+    """Of all files below a folder."""
+    return tuple(sorted(_files(str(folder), _MAX_DEPTH)))
 
 
 def fingerprint_of_file(path: Path) -> Fingerprint:
@@ -27,18 +29,18 @@ def fingerprint_of_file(path: Path) -> Fingerprint:
     return tuple(sorted(_file(entry) for entry in files if entry.is_file()))
 
 
-def _files(folder: str, skip: frozenset[str], depth: int) -> Iterator[tuple[str, int, int, int]]:
+def _files(folder: str, depth: int) -> Iterator[FilePrint]:
     with os.scandir(folder) as entries:
         for entry in entries:
-            if entry.name in skip or entry.name.startswith(".") or entry.name.endswith("~"):
+            if entry.name.startswith(".") or entry.name.endswith("~"):
                 continue
             if not entry.is_dir():
                 yield _file(entry)
             elif depth:
-                yield from _files(entry.path, frozenset(), depth - 1)
+                yield from _files(entry.path, depth - 1)
 
 
-def _file(entry: os.DirEntry[str]) -> tuple[str, int, int, int]:
+def _file(entry: os.DirEntry[str]) -> FilePrint:
     try:
         status = entry.stat()
     except OSError:  # a link to nothing, or removed since the folder was read

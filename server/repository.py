@@ -21,7 +21,7 @@ from pathlib import Path
 
 from server.config_pbtxt import read_json, read_pbtxt
 from server.config_toml import read_toml
-from server.fingerprint import Fingerprint, fingerprint_of, fingerprint_of_file
+from server.fingerprint import FilePrint, Fingerprint, fingerprint_of, fingerprint_of_file
 from server.formats import (
     FORMATS,
     Unservable,
@@ -57,6 +57,11 @@ class ModelSource:
     fingerprint: Fingerprint  # of everything in its folder
     error: str = ""  # why no version can be loaded
 
+    @property
+    def is_sound(self) -> bool:
+        """Whether nothing is wrong with the model or any version of it."""
+        return not self.error and not any(file.error for file in self.versions.values())
+
     def wanted(self) -> dict[int, VersionFile]:
         """The versions its policy serves, ascending."""
         selected = self.config.version_policy.select(self.versions)
@@ -75,6 +80,7 @@ class Repository:
         self._allow_pickle = allow_pickle
         self._models: list[Path] = []  # files and folders that are one model each
         self._repositories: list[Path] = []
+        self._known: dict[Path, ModelSource] = {}  # by path, as the last scan found it
         for path in dict.fromkeys(_resolved(argument) for argument in arguments):
             (self._models if _is_model(path) else self._repositories).append(path)
 
@@ -101,11 +107,13 @@ class Repository:
             return None
         paths = [path for path in self._models if _name(path) == name and path.exists()]
         paths += [folder / name for folder in self._repositories if (folder / name).is_dir()]
-        return self._source(name, paths, config_json) if paths else None
+        if len(paths) > 1:
+            return _ambiguous(name, paths)
+        return self.read(paths[0], config_json) if paths else None
 
-    def read(self, folder: Path, config_json: str | None = None) -> ModelSource:
-        """The model in a folder from elsewhere; as `find`."""
-        return read_model(folder, self._allow_pickle, config_json)
+    def read(self, path: Path, config_json: str | None = None) -> ModelSource:
+        """The model in a folder or file, wherever it is; as `find`."""
+        return read_model(path, self._allow_pickle, config_json)
 
     def describe(self) -> str:
         """The paths looked in, for messages."""
@@ -121,14 +129,12 @@ class Repository:
                 raise RepositoryError(f"{folder}: cannot be read: {error.strerror}") from None
             yield from (folder / name for name in names if is_model_name(name))
 
-    def _source(
-        self, name: str, paths: Sequence[Path], config_json: str | None = None
-    ) -> ModelSource:
+    def _source(self, name: str, paths: Sequence[Path]) -> ModelSource:
         if len(paths) > 1:
-            both = " and ".join(map(str, paths))
-            error = f"two models have this name: {both}; rename one"
-            return ModelSource(name, paths[0], ModelConfig(name), {}, (), error)
-        return self.read(paths[0], config_json)
+            return _ambiguous(name, paths)
+        source = read_model(paths[0], self._allow_pickle, known=self._known.get(paths[0]))
+        self._known[paths[0]] = source
+        return source
 
 
 def is_model_name(name: str) -> bool:
@@ -137,9 +143,14 @@ def is_model_name(name: str) -> bool:
 
 
 def read_model(
-    path: Path, allow_pickle: bool = False, config_json: str | None = None
+    path: Path,
+    allow_pickle: bool = False,
+    config_json: str | None = None,
+    known: ModelSource | None = None,
 ) -> ModelSource:
     """One model, from its folder or its file. What is wrong with its files is in the result.
+
+    `known` is what was read before: it is returned as it is where no file changed since.
 
     Raises:
         ConfigError: `config_json` is wrong, which is the caller's fault and not the files'.
@@ -147,16 +158,25 @@ def read_model(
     name, is_file = _name(path), path.is_file()
     folder = path.parent if is_file else path
     said = None if config_json is None else read_json(config_json, name, folder)
+    # Before the files are read: what changes in between shows at the next look.
     seen: Fingerprint = ()
     try:
         seen = fingerprint_of_file(path) if is_file else fingerprint_of(path)
+        if known is not None and known.is_sound and known.fingerprint == seen:
+            return known
         config = said or _config(path, name)
-        return ModelSource(name, folder, config, _versions(path, config, allow_pickle), seen)
+        return ModelSource(name, folder, config, _versions(path, config, allow_pickle, seen), seen)
     except (ConfigError, Unservable) as error:
         return ModelSource(name, folder, ModelConfig(name), {}, seen, str(error))
     except OSError as error:
         reason = f"{error.filename or path}: cannot be read: {error.strerror}"
         return ModelSource(name, folder, ModelConfig(name), {}, seen, reason)
+
+
+def _ambiguous(name: str, paths: Sequence[Path]) -> ModelSource:
+    both = " and ".join(map(str, paths))
+    error = f"two models have this name: {both}; rename one"
+    return ModelSource(name, paths[0], ModelConfig(name), {}, (), error)
 
 
 def _resolved(argument: Path) -> Path:
@@ -205,22 +225,24 @@ def _config(path: Path, name: str) -> ModelConfig:
     return read_pbtxt(pbtxt, name) if pbtxt.exists() else ModelConfig(name)
 
 
-def _versions(path: Path, config: ModelConfig, allow_pickle: bool) -> dict[int, VersionFile]:
+def _versions(
+    path: Path, config: ModelConfig, allow_pickle: bool, seen: Fingerprint
+) -> dict[int, VersionFile]:
     if path.is_file():
         check_servable(path, allow_pickle)
-        return {1: VersionFile(path, fingerprint_of_file(path))}
+        return {1: VersionFile(path, seen)}
     folders = _version_folders(path)
-    shared = fingerprint_of(path, skip=frozenset(map(str, folders)))
     if not folders:
-        found = find_model(path, config.default_model_filename, allow_pickle)
-        return {1: VersionFile(found, shared)}
+        return {1: VersionFile(find_model(path, config.default_model_filename, allow_pickle), seen)}
+    parts = _by_version(seen, path, folders)
     versions = {
-        number: _version(folder, config, shared, allow_pickle) for number, folder in folders.items()
+        number: _version(folder, config, parts[None] + parts[number], allow_pickle)
+        for number, folder in folders.items()
     }
     for number in config.version_policy.specific:
         missing = path / str(number)
         error = f"{missing}: no such folder, and the version policy asks for it"
-        versions.setdefault(number, VersionFile(missing, shared, error))
+        versions.setdefault(number, VersionFile(missing, parts[None], error))
     return versions
 
 
@@ -231,10 +253,21 @@ def _version_folders(path: Path) -> dict[int, Path]:
     return {number: folder for number, folder in numbers.items() if number is not None}
 
 
+def _by_version(
+    seen: Fingerprint, path: Path, folders: Mapping[int, Path]
+) -> dict[int | None, Fingerprint]:
+    """A model's fingerprint, divided among its versions; under None what they share."""
+    parts: dict[int | None, list[FilePrint]] = {number: [] for number in (None, *folders)}
+    start = len(str(path)) + 1
+    for file in seen:
+        number = _version_number(file[0][start:].partition("/")[0])
+        parts[number if number in folders else None].append(file)
+    return {number: tuple(files) for number, files in parts.items()}
+
+
 def _version(
-    folder: Path, config: ModelConfig, shared: Fingerprint, allow_pickle: bool
+    folder: Path, config: ModelConfig, fingerprint: Fingerprint, allow_pickle: bool
 ) -> VersionFile:
-    fingerprint = shared + fingerprint_of(folder)
     try:
         path = find_model(folder, config.default_model_filename, allow_pickle)
         return VersionFile(path, fingerprint)

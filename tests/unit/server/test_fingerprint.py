@@ -54,12 +54,6 @@ def test_what_editors_leave_behind_is_no_change(folder: Path) -> None:
     assert fingerprint_of(folder) == before
 
 
-def test_skipped_entries_do_not_count(folder: Path) -> None:
-    before = fingerprint_of(folder, skip=frozenset({"1"}))
-    rewrite(folder)
-    assert fingerprint_of(folder, skip=frozenset({"1"})) == before
-
-
 def test_a_link_to_another_target_is_a_change(folder: Path, tmp_path: Path) -> None:
     (tmp_path / "a").write_text("same")
     (tmp_path / "b").write_text("same")

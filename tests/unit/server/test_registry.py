@@ -526,3 +526,18 @@ async def test_many_models_load_in_one_pass(
     assert states == {ModelState.READY}
     await bench.registry.close()
     assert bench.opener.open_now == []
+
+
+async def test_two_unloads_each_wait_for_their_own_requests(bench: Bench) -> None:
+    held = []
+    for _ in range(2):
+        await bench.registry.load("a")
+        held.append(bench.resolve())
+        held[-1].acquire()
+        await bench.registry.unload("a")
+    held[0].release()
+    await asyncio.sleep(0)
+    assert bench.index() == [("a", 1, "UNLOADING", "unloaded")]
+    held[1].release()
+    await until_ended(bench)
+    assert bench.index() == [("a", 1, "UNAVAILABLE", "unloaded")]

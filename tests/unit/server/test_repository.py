@@ -189,6 +189,21 @@ def test_a_shared_file_belongs_to_every_version(tmp_path: Path) -> None:
     assert only(tmp_path).versions[1] != before.versions[1]
 
 
+def test_what_did_not_change_is_not_read_again(tmp_path: Path) -> None:
+    put(tmp_path / "a" / "1" / "model.onnx")
+    put(tmp_path / "b" / "1" / "model.onnx")
+    put(tmp_path / "b" / "2" / "model.pkl")
+    repository = Repository([tmp_path])
+    before = repository.scan()
+    assert repository.scan()["a"] is before["a"]
+    (tmp_path / "b" / "2" / "model.pkl").unlink()
+    (tmp_path / "b" / "2").rmdir()
+    put(tmp_path / "a" / "model.toml", "versions = 2")
+    after = repository.scan()
+    assert after["a"].config.version_policy.latest == 2
+    assert list(after["b"].versions) == [1]
+
+
 @pytest.mark.parametrize("name", ["", ".", "..", "../a", "a/1", "/etc", ".hidden", "a\\b", "a\0"])
 def test_a_name_never_leads_out_of_the_repository(tmp_path: Path, name: str) -> None:
     put(tmp_path / "repository" / "a" / "1" / "model.onnx")
