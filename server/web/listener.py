@@ -1,5 +1,7 @@
 """The HTTP listener: opens the port, serves an application, finishes what was accepted."""
 
+import os
+
 from aiohttp import web
 
 from server.settings import SettingsError
@@ -34,8 +36,7 @@ class HttpListener:
             await self._runner.cleanup()
             shown = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
             raise SettingsError(
-                f"cannot listen on {shown} for HTTP: {error.strerror or error}"
-                " (--http-port, --host)"
+                f"cannot listen on {shown} for HTTP: {_reason(error)} (--http-port, --host)"
             ) from None
         bound: int = self._runner.addresses[0][1]
         return bound
@@ -43,3 +44,9 @@ class HttpListener:
     async def stop(self) -> None:
         """Accepts no more connections; returns when the requests under way have ended."""
         await self._runner.cleanup()
+
+
+def _reason(error: OSError) -> str:
+    """The system's words without the event loop's; an unknown host name has a code of its own."""
+    number = error.errno or 0
+    return os.strerror(number) if number > 0 else str(error.strerror or error)

@@ -15,6 +15,7 @@ import aiohttp
 import numpy as np
 import pytest
 import tritonclient.http as tritonhttp
+from aiohttp import web
 from prometheus_client import CollectorRegistry
 from prometheus_client.parser import text_string_to_metric_families
 from tritonclient.utils import InferenceServerException
@@ -33,6 +34,7 @@ from server.rpc.health import HealthTable
 from server.rpc.open_inference import OpenInferenceService
 from server.rpc.open_inference_settings import LogSettings
 from server.served import ServedVersion
+from server.settings import SettingsError
 from server.shared_memory import SharedMemoryRegions
 from server.slots import ComputeSlots
 from server.statistics_book import StatisticsBook
@@ -76,6 +78,7 @@ class Server:
     backends: dict[str, FakeBackend]
     session: aiohttp.ClientSession
     health: HealthTable
+    listener: HttpListener
     served: dict[str, ServedVersion] = field(default_factory=dict)
 
     async def get(self, path: str, **more: Any) -> tuple[int, Any]:
@@ -143,7 +146,7 @@ async def server(tmp_path: Path) -> AsyncIterator[Server]:
     listener = HttpListener(app, drain_s=5)
     port = await listener.start("127.0.0.1", 0)
     async with aiohttp.ClientSession() as session:
-        yield Server(f"127.0.0.1:{port}", registry, backends, session, health, served)
+        yield Server(f"127.0.0.1:{port}", registry, backends, session, health, listener, served)
     await listener.stop()
     await registry.close()
 
@@ -430,3 +433,32 @@ async def test_the_page_shows_every_model(server: Server) -> None:
 async def test_the_page_knows_the_windows(server: Server) -> None:
     status, answer = await server.get("/dashboard.json?window_s=5")
     assert (status, answer["error"]) == (400, "window_s: expected one of 1, 10, 60, 300, got '5'")
+
+
+async def test_stopping_finishes_what_was_accepted(server: Server) -> None:
+    backend = server.backends["double"]
+    backend.gate.clear()
+    asked = asyncio.ensure_future(server.post(INFER, json=document()))
+    await asyncio.to_thread(backend.entered.acquire)
+    stopping = asyncio.ensure_future(server.listener.stop())
+    with pytest.raises(aiohttp.ClientConnectorError):
+        while True:  # until the port is closed
+            await server.get("/v2/health/live")
+    assert not stopping.done()
+    backend.gate.set()
+    status, _ = await asked
+    assert status == 200
+    await stopping
+
+
+@pytest.mark.parametrize(
+    ("host", "reason"), [("127.0.0.1", "Address already in use"), ("no such host", "")]
+)
+async def test_an_address_that_cannot_be_used_is_named(
+    server: Server, host: str, reason: str
+) -> None:
+    port = int(server.url.rpartition(":")[2])
+    with pytest.raises(SettingsError) as caught:
+        await HttpListener(web.Application(), drain_s=0).start(host, port)
+    assert str(caught.value).startswith(f"cannot listen on {host}:{port} for HTTP: {reason}")
+    assert str(caught.value).endswith(" (--http-port, --host)")
