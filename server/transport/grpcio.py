@@ -3,7 +3,9 @@
 The only server module that imports grpc.
 """
 
+import asyncio
 import logging
+import math
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from typing import Any
@@ -17,6 +19,8 @@ from server.settings import SettingsError
 logger = logging.getLogger(__name__)
 
 _CODES: dict[int, grpc.StatusCode] = {code.value[0]: code for code in grpc.StatusCode}
+_QUIET_S = 0.2  # no call for so long: none is under way to us
+_LONGEST_REFUSAL_S = 1.0
 _Context = grpc.aio.ServicerContext[bytes, bytes]
 
 
@@ -61,7 +65,8 @@ class GrpcioTransport:
                 ("grpc.keepalive_permit_without_calls", 1),
             )
         )
-        self._server.add_generic_rpc_handlers([_Handlers(services)])
+        self._handlers = _Handlers(services)
+        self._server.add_generic_rpc_handlers([self._handlers])
 
     def bind(self, host: str, port: int) -> int:
         """Opens the port (0: a free one) and returns its number.
@@ -85,8 +90,26 @@ class GrpcioTransport:
         await self._server.start()
 
     async def stop(self, grace_s: float) -> None:
-        """Refuses new calls at once; running ones have `grace_s` seconds to end."""
+        """Refuses new calls at once; running ones have `grace_s` seconds to end.
+
+        gRPC's core cancels the calls that it has received but not handed over when it stops, and
+        it hands over one at a time: of a burst, most would end as CANCELLED, which no client
+        retries. So calls are refused here first, until none has come for a moment.
+        """
+        self._handlers.is_refusing = True
+        await self._quiet(min(grace_s, _LONGEST_REFUSAL_S))
         await self._server.stop(grace_s)
+
+    async def _quiet(self, longest_s: float) -> None:
+        """Returns when no call has come for `_QUIET_S`; after `longest_s` at the latest."""
+        ends = time.monotonic() + longest_s
+        left = self._left(ends)
+        while left > 0:
+            await asyncio.sleep(left)
+            left = self._left(ends)
+
+    def _left(self, ends: float) -> float:
+        return min(ends, self._handlers.last_call + _QUIET_S) - time.monotonic()
 
 
 class _Handlers(grpc.GenericRpcHandler):
@@ -94,9 +117,19 @@ class _Handlers(grpc.GenericRpcHandler):
 
     def __init__(self, services: Sequence[Service]) -> None:
         self._handlers = {m.path: _handler(m) for service in services for m in service.methods()}
+        self.is_refusing = False
+        self.last_call = -math.inf  # instant
 
     def service(self, handler_call_details: Any) -> "grpc.RpcMethodHandler[Any, Any] | None":
-        return self._handlers.get(handler_call_details.method)
+        self.last_call = time.monotonic()
+        return _REFUSAL if self.is_refusing else self._handlers.get(handler_call_details.method)
+
+
+async def _refuse(_messages: AsyncIterator[bytes], context: _Context) -> None:
+    await context.abort(grpc.StatusCode.UNAVAILABLE, "the server is shutting down")
+
+
+_REFUSAL: "grpc.RpcMethodHandler[Any, Any]" = grpc.stream_stream_rpc_method_handler(_refuse)
 
 
 def _handler(method: Method) -> "grpc.RpcMethodHandler[Any, Any]":
