@@ -7,22 +7,21 @@ loop; the caller sees to it that `apply` and `unload` of one model do not overla
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
-from server.errors import LoadFailed, ServeError
+from server.errors import LoadFailed, ModelNotFound, ModelNotReady, ServeError
 from server.load_plan import LoadPlan, Origin, plan_load
 from server.model_config import VersionSource
+from server.opening import OpenVersion
 from server.repository import ModelSource
 from server.served import ServedVersion
 
 logger = logging.getLogger(__name__)
 
-OpenVersion = Callable[[VersionSource], Awaitable[ServedVersion]]
-"""Opens one version without blocking the loop; raises LoadFailed with a reason to act on."""
 Spawn = Callable[[Coroutine[Any, Any, None]], object]
 """Runs a coroutine as a task that somebody owns."""
 
@@ -155,9 +154,21 @@ class ModelVersions:
             return [VersionStatus(self.name, None, ModelState.UNAVAILABLE, self._note)]
         return [self._status(number) for number in sorted(self._versions)]
 
-    def status(self, number: int) -> VersionStatus | None:
-        """The status of one version; None where there is no such version."""
-        return self._status(number) if number in self._versions else None
+    def why_not(self, number: int | None) -> ModelNotFound | ModelNotReady:
+        """Why no version, or not this one, can answer a request; worded as Triton does."""
+        if self.is_forgotten:
+            return unknown(self.name)
+        statuses = self.statuses()
+        if not self.was_tried and statuses[0].version is None:
+            return unknown(self.name, f": it is there, but {statuses[0].reason}")
+        request = f"Request for unknown model: '{self.name}'"
+        if number is None:
+            reasons = "; ".join(map(_why, statuses))
+            return ModelNotReady(f"{request} has no available versions: {reasons}")
+        if number not in self._versions:
+            return ModelNotFound(f"{request} version {number} is not found")
+        reason = _why(self._status(number))
+        return ModelNotReady(f"{request} version {number} is not at ready state: {reason}")
 
     def _status(self, number: int) -> VersionStatus:
         version = self._versions[number]
@@ -254,6 +265,16 @@ class ModelVersions:
         for number, version in list(self._versions.items()):
             if number not in wanted and version.state is ModelState.UNAVAILABLE:
                 del self._versions[number]
+
+
+def unknown(model: str, more: str = "") -> ModelNotFound:
+    """The answer to a request for a model that is not there."""
+    return ModelNotFound(f"Request for unknown model: '{model}' is not found{more}")
+
+
+def _why(status: VersionStatus) -> str:
+    state = status.state if status.version is None else f"version {status.version} {status.state}"
+    return f"{state} ({status.reason})" if status.reason else state
 
 
 def _reason(error: Exception) -> str:

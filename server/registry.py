@@ -24,8 +24,8 @@ from server.errors import (
 )
 from server.fingerprint import Fingerprint
 from server.load_plan import settled_changes
-from server.model_config import VersionSource
-from server.model_versions import ModelVersions, OpenVersion, VersionStatus
+from server.model_versions import ModelVersions, VersionStatus, unknown
+from server.opening import OpeningQueue, OpenVersion
 from server.overrides import NO_OVERRIDES, Overrides
 from server.repository import ModelSource, Repository, RepositoryError, is_model_name
 from server.served import ServedVersion
@@ -52,16 +52,14 @@ class Registry:
         load_timeout_s: float = 3600.0,
     ) -> None:
         """`load_timeout_s`: a version not open by then has failed, and others get its turn."""
-        self._repository, self._open, self._control = repository, open_version, control
-        self._room = asyncio.Semaphore(loads_at_once)
-        self._load_timeout_s = load_timeout_s
+        self._repository, self._control = repository, control
+        self._open = OpeningQueue(open_version, loads_at_once, load_timeout_s)
         self._models: dict[str, ModelVersions] = {}
         # The hot path's answer to (model, version); None stands for the highest ready version.
         self._serving: dict[str, dict[int | None, ServedVersion]] = {}
         self._was_ready: dict[str, bool] = {}  # as subscribers were told last
         self._subscribers: list[Subscriber] = []
         self._loads: set[asyncio.Future[Any]] = set()  # loads and unloads under way
-        self._openings: set[asyncio.Future[Any]] = set()  # inside `open_version`
         self._endings: set[asyncio.Future[Any]] = set()  # versions finishing their last requests
         self._acted_on: dict[str, Fingerprint] = {}
         self._seen: dict[str, Fingerprint] = {}
@@ -92,7 +90,8 @@ class Registry:
         try:
             return self._serving[model][version]
         except KeyError:
-            raise self._why_not(model, version) from None
+            versions = self._models.get(model)
+            raise (unknown(model) if versions is None else versions.why_not(version)) from None
 
     def index(self) -> list[VersionStatus]:
         """Every known model and version, by name and number, with its state and the reason."""
@@ -185,8 +184,9 @@ class Registry:
 
     async def close(self) -> None:
         """Ends loads under way, unloads everything; returns when the last request has ended."""
-        for task in (*self._loads, *self._openings):
-            task.cancel()
+        for load in self._loads:
+            load.cancel()
+        await self._open.close()
         await self.idle()
         for versions in list(self._models.values()):
             versions.unload("the server is shutting down")
@@ -196,7 +196,7 @@ class Registry:
     def _model(self, name: str) -> ModelVersions:
         if name not in self._models:
             changed = partial(self._changed, name)
-            self._models[name] = ModelVersions(name, self._open_in_turn, self._spawn, changed)
+            self._models[name] = ModelVersions(name, self._open, self._spawn, changed)
         return self._models[name]
 
     @asynccontextmanager
@@ -249,22 +249,6 @@ class Registry:
                 versions.unload(reason, forget)
             return is_known
 
-    async def _open_in_turn(self, source: VersionSource) -> ServedVersion:
-        """Opens a version when there is room; gives up waiting after the time limit."""
-        async with self._room:
-            opening = asyncio.ensure_future(self._open(source))
-            _keep(opening, self._openings)
-            try:
-                done, _ = await asyncio.wait({opening}, timeout=self._load_timeout_s)
-            except asyncio.CancelledError:
-                opening.cancel()
-                opening.add_done_callback(_discard)
-                raise
-        if done:
-            return opening.result()
-        opening.add_done_callback(_discard)
-        raise LoadFailed(f"not loaded after {self._load_timeout_s:g} s, given up")
-
     def _changed(self, name: str) -> None:
         """Brings the hot path's answer up to date and tells subscribers what changed."""
         versions = self._models[name]
@@ -306,27 +290,6 @@ class Registry:
                 f' the server runs with load control "{self._control}", not "explicit"'
             )
 
-    def _why_not(self, model: str, version: int | None) -> ModelNotFound | ModelNotReady:
-        unknown = f"Request for unknown model: '{model}'"
-        versions = self._models.get(model)
-        if versions is None or versions.is_forgotten:
-            return ModelNotFound(f"{unknown} is not found")
-        statuses = versions.statuses()
-        if not versions.was_tried and statuses[0].version is None:
-            return ModelNotFound(f"{unknown} is not found: it is there, but {statuses[0].reason}")
-        if version is None:
-            reasons = "; ".join(map(_why, statuses))
-            return ModelNotReady(f"{unknown} has no available versions: {reasons}")
-        status = versions.status(version)
-        if status is None:
-            return ModelNotFound(f"{unknown} version {version} is not found")
-        return ModelNotReady(f"{unknown} version {version} is not at ready state: {_why(status)}")
-
-
-def _why(status: VersionStatus) -> str:
-    state = status.state if status.version is None else f"version {status.version} {status.state}"
-    return f"{state} ({status.reason})" if status.reason else state
-
 
 def _keep(task: asyncio.Future[Any], owner: set[asyncio.Future[Any]]) -> None:
     owner.add(task)
@@ -337,12 +300,6 @@ def _log_bug(task: asyncio.Task[Any]) -> None:
     error = None if task.cancelled() else task.exception()
     if error is not None and not isinstance(error, ServeError):
         logger.error("a load or unload failed unexpectedly", exc_info=error)
-
-
-def _discard(opening: asyncio.Future[ServedVersion]) -> None:
-    """Closes a version that opened when nobody waited for it any more."""
-    if not opening.cancelled() and opening.exception() is None:
-        opening.result().retire()
 
 
 async def _all_done(loads: list[asyncio.Task[None]]) -> None:

@@ -118,14 +118,14 @@ class FakeOpener:
     """Opens fake versions; notes them; fails and waits as told.
 
     A model whose file says "corrupt" fails to open. While `gate` is closed, loads wait in it;
-    `entered` is released once per load that began.
+    `entered` is released once per load that began, `done` once per version opened.
     """
 
     def __init__(self) -> None:
         self.opened: list[FakeVersion] = []
         self.gate = asyncio.Event()
         self.gate.set()
-        self.entered = asyncio.Semaphore(0)
+        self.entered, self.done = asyncio.Semaphore(0), asyncio.Semaphore(0)
         self.at_once = self.most_at_once = 0
 
     async def __call__(self, source: VersionSource) -> ServedVersion:
@@ -140,6 +140,7 @@ class FakeOpener:
         if version.content == b"corrupt":
             raise LoadFailed("the file is corrupt")
         self.opened.append(version)
+        self.done.release()
         return cast(ServedVersion, version)
 
     @property

@@ -275,9 +275,10 @@ async def test_a_load_that_takes_too_long_fails_and_makes_room(tmp_path: Path) -
         with pytest.raises(LoadFailed, match="not loaded after 0 s, given up"):
             await bench.registry.load("a")
     bench.opener.gate.set()
-    while bench.registry._openings:
-        await asyncio.wait(set(bench.registry._openings))
-    await asyncio.sleep(0)
+    for _ in range(2):
+        await bench.opener.done.acquire()
+    for version in bench.opener.opened:
+        await version.closed()
     assert [version.is_closed for version in bench.opener.opened] == [True, True]
     with pytest.raises(ModelNotReady, match="given up"):
         bench.resolve()
@@ -299,9 +300,9 @@ async def test_an_unexpected_error_is_a_failed_load(
     async def open_version(_: object) -> FakeVersion:
         raise MemoryError("no memory for 3 GiB")
 
-    bench.registry._open = open_version  # type: ignore[assignment]
+    registry = Registry(Repository([bench.folder]), open_version, "explicit")  # type: ignore[arg-type]
     with pytest.raises(LoadFailed, match="no memory for 3 GiB"):
-        await bench.registry.load("a")
+        await registry.load("a")
     assert "loading failed unexpectedly" in caplog.text
 
 
@@ -509,7 +510,6 @@ async def test_close_ends_loads_under_way(bench: Bench) -> None:
     await bench.registry.close()
     with pytest.raises(asyncio.CancelledError):
         await load
-    assert not bench.registry._openings
     assert bench.opener.open_now == []
 
 
