@@ -1,7 +1,7 @@
 """Inputs that a model is likely to accept, made from its signature: for probes and warm-up.
 
 Nobody tells what a model's inputs mean, so these are guesses, tried in the order of `RECIPES`
-until the model answers. Whole numbers are 0 and 1 only: valid as token ids, masks, types and
+until the model answers. Whole numbers are 0 and 1 at first: valid as token ids, masks, types and
 labels alike.
 """
 
@@ -25,7 +25,7 @@ class Recipe:
     sequence: int = 16  # dimensions that do not look like an image's
     image: int = 224  # height and width
     leading: int = 1  # dimension 0 where it is not known to be the batch
-    positive: bool = False  # floats in [0.5, 1.5) instead of normal ones, numerals instead of words
+    positive: bool = False  # floats in [0.5, 1.5), whole numbers 1 and 2, numerals for words
     sizes: Mapping[tuple[str, int], int] = field(default_factory=dict)  # (input, axis) -> length
     given: Mapping[str, Array] = field(default_factory=dict)  # whole inputs, their rows repeated
 
@@ -99,6 +99,8 @@ def values(
     if datatype == "BYTES":
         return _texts(shape, generator, positive)
     bits = generator.integers(0, 2, shape)
+    if positive and datatype != "BOOL":
+        return np.asarray(bits + 1).astype(dtype)
     if bits.ndim > 1 and bits.shape[-1] > 1:
         bits[..., 0] = 1
     return np.asarray(bits).astype(dtype)

@@ -54,7 +54,7 @@ def probe(backend: Backend, config: ModelConfig, artifact: Artifact, budget_s: f
     rows = 1 if _inputs_have_rows(signature) else None
     recipe, error = example_inputs.find(run, signature, recipes, rows)
     if recipe is None:
-        return Probed(_unprobed(config, error), {})
+        return Probed(_unprobed(config, signature, error), {})
     example = example_inputs.make(signature, recipe, rows)
     backend.signature = signature = _with_seen_ranks(signature, run(example))
     tolerance = _tolerance(backend, artifact)
@@ -172,10 +172,12 @@ class _Probe:
                     raise LoadFailed(f"model_warmup '{sample.name}' fails: {error}") from error
 
 
-def _unprobed(config: ModelConfig, error: str) -> Profile:
+def _unprobed(config: ModelConfig, signature: Signature, error: str) -> Profile:
     """The profile of a model that answered none of our guesses."""
-    reason = _disabled_reason(config) or (
-        "no example input was found that the model answers, so batching could not be tried"
+    reason = (
+        _disabled_reason(config)
+        or batch_probe.shape_reason(signature)
+        or "no example input was found that the model answers, so batching could not be tried"
         f" (first failure: {error}); a model_warmup sample in config.pbtxt is tried first"
     )
     return Profile(False, reason, pad_reason=reason if config.batching.pad != "none" else "")

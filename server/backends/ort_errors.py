@@ -13,7 +13,8 @@ _READ_LENGTH = 1000  # what follows is dumps; the patterns below are slow on lon
 _STATUS = re.compile(r"^\[ONNXRuntimeError\] : \d+ : [A-Z_]+ : ")
 _SOURCE_LINE = re.compile(r"(?:/\S*/)?\w+\.(?:cc|h|cpp|cu|cuh):\d+ ")
 _CPP_SIGNATURE = re.compile(
-    r"(?:[\w:*&<>, ]+ )?[\w:~]+::[\w~]+\((?:[^()]|\([^()]*\))*\)(?: const)?(?: \[with [^\]]*\])? "
+    r"(?:[\w:*&<>{}, ]+ )?[\w:~<>{}]+::(?:operator\(\)|[\w~]+)\((?:[^()]|\([^()]*\))*\)"
+    r"(?: const)?(?: \[with [^\]]*\])? "
 )
 _NODE = re.compile(r"Non-zero status code returned while running (\w+) node\.[^']*'[^']*' *")
 _STATUS_MESSAGE = re.compile(r"^Status Message: ")

@@ -140,7 +140,7 @@ def test_model_that_answers_no_guess_still_loads(tmp_path: Path) -> None:
     content = models.build(
         nodes,
         [models.tensor("ids", "INT64", ["n"])],
-        [models.tensor("y", "FP32", [7, 11])],
+        [models.tensor("y", "FP32", ["m", 11])],
         {"table": np.zeros((5, 11), np.float32), "shape": np.array([7, 11])},
     )
     found = probed(tmp_path, content)

@@ -21,6 +21,13 @@ TEXTS = {
         " Failed to allocate memory for requested buffer of size 4398046511104",
         "operator Expand: Failed to allocate memory for requested buffer of size 4398046511104",
     ),
+    "template": (
+        "[ONNXRuntimeError] : 1 : FAIL : Non-zero status code returned while running Dropout node."
+        " Name:'' Status Message: /onnxruntime_src/core/providers/cpu/nn/dropout_op.h:48"
+        " float onnxruntime::{anonymous}::GetRatioOrDefault(const onnxruntime::Tensor*) [with T2 ="
+        " float] 0.0f <= ratio_value && ratio_value < 1.0f was false.",
+        "operator Dropout: 0.0f <= ratio_value && ratio_value < 1.0f was false.",
+    ),
     "dimensions": (
         "[ONNXRuntimeError] : 2 : INVALID_ARGUMENT : Got invalid dimensions for input: x for the"
         " following indices\n index: 1 Got: 17 Expected: 16\n Please fix either the inputs/outputs"
