@@ -4,9 +4,10 @@ The asyncio shell around `batch_policy` (when does a batch leave?), `batch_queue
 `instance_pool` (where does it run?) and `execution` (run it). All of it belongs to the event
 loop; the only work elsewhere is `execution.run`, on an instance's thread.
 
-A batch that was measured to take less than the two thread switches to an instance and back is
-run on the loop itself (`INLINE_S`): a request to a tiny model then costs half, and no other
-request waits longer than it would for the switches.
+Two thread switches to an instance and back cost more than a tiny model's run. So a batch that was
+measured to be shorter is run on the loop itself (`INLINE_S`), and a request whose run costs less
+than its way through the queue does not even queue (`INSTANT_S`). Both need shapes that are fixed
+but for the batch, so that a run is as long as the curve says.
 
 What it promises:
 * Work-conserving: an idle instance takes what is there at once; while all are busy requests
@@ -47,7 +48,7 @@ from server.errors import (
     ServeError,
     WrongState,
 )
-from server.execution import Outcome, Plan
+from server.execution import Outcome, Part, Plan
 from server.grouping import Grouping
 from server.instance_pool import InstancePool, Lease
 from server.probe import Profile
@@ -55,6 +56,7 @@ from server.request import InferRequest, ReleaseReason, Timing
 from server.statistics import DropReason, VersionStatistics
 
 INLINE_S = 0.0002  # longest run, by the curve measured at load, that the loop does itself
+INSTANT_S = 0.00005  # longest run of one request that is not worth queueing for company
 
 _SMOOTHING = 0.2  # weight of the newest run in the moving average of run times
 _ALONE_STREAK = 2  # batches that nobody joined or followed before the wide instance is used
@@ -101,7 +103,10 @@ class Batcher:
         self._running: dict[_Batch, Lease] = {}
         self._sequence = 0
         self._run_s = profile.curve[0].latency_s if profile.curve else 0.0
-        self._inline_rows = _inline_rows(profile) if self._grouping.has_one_group else 0
+        self._inline_rows = self._instant_rows = 0
+        if self._grouping.has_one_group:
+            self._inline_rows = _rows_within(INLINE_S, profile)
+            self._instant_rows = _rows_within(INSTANT_S, profile)
         self._alone_streak = 0
         self._wake_up: asyncio.TimerHandle | None = None
         self._pump_is_due = False
@@ -144,6 +149,8 @@ class Batcher:
         Raises:
             QueueFull, DeadlineExceeded, InvalidRequest (priority), BackendError, ModelNotReady.
         """
+        if self._is_instant(request):
+            return self._answer_instantly(request)
         assembly = self._admit(request)
         try:
             if self.settings.preserve_ordering:
@@ -184,15 +191,43 @@ class Batcher:
         self._fail(self._queue.drain(), self._unloaded())
         self.pool.close()
 
+    # -- at once -------------------------------------------------------------------------------
+
+    def _is_instant(self, request: InferRequest) -> bool:
+        return (
+            self._instant_rows > 0
+            and self._run_s <= INLINE_S
+            and not self._queue.entries
+            and self.settings.window_s <= 0.0
+            and 0 < self._grouping.rows(request.inputs) <= self._instant_rows
+        )
+
+    def _answer_instantly(self, request: InferRequest) -> Answer:
+        now = time.monotonic()
+        self._refuse_late(request, now)
+        self._priority(request.priority)
+        rows = self._grouping.rows(request.inputs)
+        part = Part(request.inputs, rows, request.output_names)
+        outcome = execution.run(self.pool.narrow, [part])
+        reason = ReleaseReason.IDLE_INSTANCE if self._profile.batchable else ReleaseReason.UNBATCHED
+        self._count(outcome, rows, 1, reason)
+        result = outcome.results[0]
+        if isinstance(result, ServeError):
+            raise result
+        return result, _timing(outcome, 0.0, rows, 1, reason)
+
     # -- in ------------------------------------------------------------------------------------
 
-    def _admit(self, request: InferRequest) -> Assembly:
-        now = time.monotonic()
+    def _refuse_late(self, request: InferRequest, now: float) -> None:
         if self._is_closed:
             raise self._unloaded()
         if request.deadline is not None and request.deadline <= now:
             self._statistics.record_dropped("deadline")
             raise DeadlineExceeded("the deadline had passed when the request arrived")
+
+    def _admit(self, request: InferRequest) -> Assembly:
+        now = time.monotonic()
+        self._refuse_late(request, now)
         priority = self._priority(request.priority)
         policy = self._policy(priority)
         if policy.queue_limit and self._queue.waiting_at(priority) >= policy.queue_limit:
@@ -381,20 +416,18 @@ class Batcher:
     def _complete(self, batch: _Batch) -> None:
         outcome = batch.outcome
         assert outcome is not None
-        self._run_s += _SMOOTHING * (outcome.infer_s - self._run_s)
         rows = sum(entry.rows for entry in batch.entries)
-        self._statistics.record_batch(
-            rows,
-            len(batch.entries),
-            outcome.input_s,
-            outcome.infer_s,
-            outcome.output_s,
-            batch.reason,
-        )
+        self._count(outcome, rows, len(batch.entries), batch.reason)
         self._answer(batch, outcome, rows)
         if self._is_suspect and any(isinstance(result, dict) for result in outcome.results):
             self._is_suspect = False
             self._on_health("")
+
+    def _count(self, outcome: Outcome, rows: int, requests: int, reason: ReleaseReason) -> None:
+        self._run_s += _SMOOTHING * (outcome.infer_s - self._run_s)
+        self._statistics.record_batch(
+            rows, requests, outcome.input_s, outcome.infer_s, outcome.output_s, reason
+        )
 
     def _suspect(self, reason: str) -> None:
         self._is_suspect = True
@@ -406,17 +439,9 @@ class Batcher:
             if isinstance(result, ServeError):
                 self._fail([entry], result)
             else:
-                timing = Timing(
-                    queue_s=batch.taken - entry.enqueued,
-                    compute_input_s=outcome.input_s,
-                    compute_infer_s=outcome.infer_s,
-                    compute_output_s=outcome.output_s,
-                    batch_rows=rows,
-                    batch_requests=len(batch.entries),
-                    batch_position=position,
-                    padding_ratio=outcome.padding_ratio,
-                    release_reason=batch.reason,
-                )
+                waited = batch.taken - entry.enqueued
+                timing = _timing(outcome, waited, rows, len(batch.entries), batch.reason)
+                timing.batch_position = position
                 entry.assembly.add(entry, result, timing)
             position += entry.rows
 
@@ -445,11 +470,28 @@ class Batcher:
         return ModelNotReady(f"model '{self._model}' is being unloaded")
 
 
-def _inline_rows(profile: Profile) -> int:
+def _timing(
+    outcome: Outcome, queue_s: float, rows: int, requests: int, reason: ReleaseReason
+) -> Timing:
+    return Timing(
+        0.0,
+        queue_s,
+        outcome.input_s,
+        outcome.infer_s,
+        outcome.output_s,
+        rows,
+        requests,
+        0,
+        outcome.padding_ratio,
+        reason,
+    )
+
+
+def _rows_within(limit_s: float, profile: Profile) -> int:
     """Rows of the largest measured batch that, like all smaller ones, is short enough."""
     rows = 0
     for point in profile.curve:
-        if point.latency_s > INLINE_S:
+        if point.latency_s > limit_s:
             break
         rows = point.batch
     return rows

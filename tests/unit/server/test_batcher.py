@@ -464,7 +464,7 @@ def test_all_refusals_are_errors_a_client_is_told() -> None:
 SHORT = Profile(
     batchable=True,
     max_batch=8,
-    curve=(CurvePoint(1, 1e-5, 1e-5), CurvePoint(4, 1e-4, 1e-4), CurvePoint(8, 1e-3, 1e-3)),
+    curve=(CurvePoint(1, 8e-5, 8e-5), CurvePoint(4, 1e-4, 1e-4), CurvePoint(8, 1e-3, 1e-3)),
 )
 
 
@@ -487,6 +487,39 @@ async def test_a_batch_shorter_than_a_thread_switch_runs_on_the_loop() -> None:
         await asyncio.gather(*(b.submit(value) for value in range(5)))
         here = threading.current_thread()
         assert [thread is here for thread in backend.threads_seen] == [True, False]
+
+
+TINY = Profile(
+    batchable=True, max_batch=8, curve=(CurvePoint(1, 1e-5, 1e-5), CurvePoint(8, 4e-5, 4e-5))
+)
+
+
+async def test_a_request_that_is_not_worth_queueing_is_answered_without_suspending() -> None:
+    backend = ThreadNotes()
+    async with bench(backend, profile=TINY) as b:
+        request = InferRequest("m", {"x": rows(1, 2)})
+        with pytest.raises(StopIteration) as answered:
+            b.batcher.submit(request).send(None)
+        outputs, timing = answered.value.value
+        assert outputs["y"].tolist() == [[2, 2], [4, 4]]
+        assert (timing.batch_rows, timing.queue_s) == (2, 0.0)
+        assert b.statistics.execution_count == 1
+        with pytest.raises(DeadlineExceeded):
+            await b.submit(1, deadline=time.monotonic() - 1)
+        with pytest.raises(InvalidRequest):
+            await b.submit(1, priority=9)
+
+
+async def test_a_window_makes_even_tiny_requests_queue() -> None:
+    async with bench(profile=TINY, window_s=0.001) as b:
+        await asyncio.gather(*(b.submit(value) for value in range(4)))
+        assert b.backend.batches == [4]
+
+
+async def test_a_failure_of_an_instant_request_is_its_own() -> None:
+    async with bench(FakeBackend(raising(RuntimeError("broken"))), profile=TINY) as b:
+        with pytest.raises(BackendError):
+            await b.submit(1)
 
 
 async def test_a_model_whose_runs_differ_in_length_never_runs_on_the_loop() -> None:
