@@ -1,7 +1,9 @@
 """The stubs: regenerated alike, equal to the protocols' own, and at peace with tritonclient."""
 
+import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from google.protobuf import descriptor_pb2
@@ -53,3 +55,20 @@ def test_tritonclient_and_our_stubs_share_a_process_imported_first(
     imports: tuple[str, str],
 ) -> None:
     subprocess.run([sys.executable, "-c", "\n".join(imports)], check=True)
+
+
+@pytest.mark.slow
+def test_stubs_load_under_protobuf_7(tmp_path: Path) -> None:
+    """tritonclient keeps this environment at protobuf 6, so 7 comes from the package index."""
+    install = [sys.executable, "-m", "pip", "install", "--quiet", "--target", str(tmp_path)]
+    subprocess.run([*install, "protobuf>=7,<8"], check=True)
+    stubs = [path for path in generate.generate() if path.suffix == ".py"]
+    modules = [".".join(path.relative_to(generate.ROOT).with_suffix("").parts) for path in stubs]
+    check = "import google.protobuf as p; assert p.__version__.startswith('7.'), p.__version__"
+    code = "\n".join([check, *(f"import {module}" for module in modules)])
+    path = os.pathsep.join([str(tmp_path), str(generate.ROOT)])
+    subprocess.run(
+        [sys.executable, "-W", "error", "-c", code],
+        check=True,
+        env={**os.environ, "PYTHONPATH": path},
+    )

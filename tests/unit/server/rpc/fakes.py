@@ -32,6 +32,10 @@ class Requests:
     def end(self) -> None:
         self._queue.put_nowait(None)
 
+    @property
+    def waiting(self) -> int:
+        return self._queue.qsize()
+
     async def __aiter__(self) -> AsyncIterator[bytes]:
         while (message := await self._queue.get()) is not None:
             yield message
