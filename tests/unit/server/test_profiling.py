@@ -134,20 +134,20 @@ def test_padding_is_probed_where_asked_for(tmp_path: Path) -> None:
 
 def test_model_that_answers_no_guess_still_loads(tmp_path: Path) -> None:
     nodes = [
-        helper.make_node("Gather", ["table", "ids"], ["part"], axis=0),
-        helper.make_node("Reshape", ["part", "shape"], ["y"]),
+        helper.make_node("Add", ["ids", "far"], ["beyond"]),
+        helper.make_node("Gather", ["table", "beyond"], ["y"], axis=0),
     ]
     content = models.build(
         nodes,
         [models.tensor("ids", "INT64", ["n"])],
-        [models.tensor("y", "FP32", ["m", 11])],
-        {"table": np.zeros((5, 11), np.float32), "shape": np.array([7, 11])},
+        [models.tensor("y", "FP32", ["n", 11])],
+        {"table": np.zeros((5, 11), np.float32), "far": np.array(1000)},
     )
     found = probed(tmp_path, content)
     assert found.example == {}
     assert found.profile.curve == ()
     assert "no example input was found" in found.profile.reason
-    assert "first failure: onnxruntime: operator Reshape" in found.profile.reason
+    assert "first failure: onnxruntime: operator Gather" in found.profile.reason
 
 
 def sample(width: int) -> WarmUpSample:
