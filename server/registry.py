@@ -13,7 +13,7 @@ from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, TypeVar
 
 from server.errors import (
     InvalidRequest,
@@ -33,7 +33,6 @@ from server.served import ServedVersion
 logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
-LoadControl = Literal["all", "explicit", "poll"]
 Subscriber = Callable[[str, bool], None]
 """Told a model's name and whether it is ready now; called on the loop, must not block."""
 
@@ -47,11 +46,14 @@ class Registry:
         self,
         repository: Repository,
         open_version: OpenVersion,
-        control: LoadControl = "all",
+        control: str = "all",
         loads_at_once: int = 2,
         load_timeout_s: float = 3600.0,
     ) -> None:
-        """`load_timeout_s`: a version not open by then has failed, and others get its turn."""
+        """`control` is "all", "explicit" (only by request) or "poll" (follow the repository).
+
+        `load_timeout_s`: a version not open by then has failed, and others get its turn.
+        """
         self._repository, self._control = repository, control
         self._open = OpeningQueue(open_version, loads_at_once, load_timeout_s)
         self._models: dict[str, ModelVersions] = {}

@@ -9,7 +9,7 @@ from server.errors import InvalidRequest, LoadFailed, ModelNotFound, ModelNotRea
 from server.model_config import ConfigError
 from server.model_versions import ModelState
 from server.overrides import Overrides
-from server.registry import LoadControl, Registry
+from server.registry import Registry
 from server.repository import Repository
 from tests.fakes import FakeOpener, FakeVersion, fake
 
@@ -20,7 +20,7 @@ class Bench:
     def __init__(
         self,
         folder: Path,
-        control: LoadControl = "explicit",
+        control: str = "explicit",
         load_timeout_s: float = 60.0,
         loads_at_once: int = 2,
     ) -> None:
@@ -127,7 +127,7 @@ async def test_an_unknown_name_is_not_remembered(bench: Bench) -> None:
 
 @pytest.mark.parametrize("control", ["all", "poll"])
 async def test_requests_change_nothing_unless_control_is_explicit(
-    tmp_path: Path, control: LoadControl
+    tmp_path: Path, control: str
 ) -> None:
     registry = Bench(tmp_path, control).registry
     allowed = "explicit model load / unload is not allowed if polling is enabled"
