@@ -48,7 +48,7 @@ from server.errors import (
     ServeError,
     WrongState,
 )
-from server.execution import Outcome, Part, Plan
+from server.execution import Outcome, Plan
 from server.grouping import Grouping
 from server.instance_pool import InstancePool, Lease
 from server.probe import Profile
@@ -107,6 +107,10 @@ class Batcher:
         if self._grouping.has_one_group:
             self._inline_rows = _rows_within(INLINE_S, profile)
             self._instant_rows = _rows_within(INSTANT_S, profile)
+        self._instant_reason = (
+            ReleaseReason.IDLE_INSTANCE if profile.batchable else ReleaseReason.UNBATCHED
+        )
+        self._narrow = pool.narrow
         self._alone_streak = 0
         self._wake_up: asyncio.TimerHandle | None = None
         self._pump_is_due = False
@@ -149,8 +153,10 @@ class Batcher:
         Raises:
             QueueFull, DeadlineExceeded, InvalidRequest (priority), BackendError, ModelNotReady.
         """
-        if self._is_instant(request):
-            return self._answer_instantly(request)
+        if self._instant_rows:
+            rows = self._grouping.rows(request.inputs)
+            if self._is_instant(rows):
+                return self._answer_instantly(request, rows)
         assembly = self._admit(request)
         try:
             if self.settings.preserve_ordering:
@@ -193,28 +199,25 @@ class Batcher:
 
     # -- at once -------------------------------------------------------------------------------
 
-    def _is_instant(self, request: InferRequest) -> bool:
+    def _is_instant(self, rows: int) -> bool:
         return (
-            self._instant_rows > 0
+            0 < rows <= self._instant_rows
             and self._run_s <= INLINE_S
             and not self._queue.entries
             and self.settings.window_s <= 0.0
-            and 0 < self._grouping.rows(request.inputs) <= self._instant_rows
         )
 
-    def _answer_instantly(self, request: InferRequest) -> Answer:
-        now = time.monotonic()
-        self._refuse_late(request, now)
-        self._priority(request.priority)
-        rows = self._grouping.rows(request.inputs)
-        part = Part(request.inputs, rows, request.output_names)
-        outcome = execution.run(self.pool.narrow, [part])
-        reason = ReleaseReason.IDLE_INSTANCE if self._profile.batchable else ReleaseReason.UNBATCHED
-        self._count(outcome, rows, 1, reason)
-        result = outcome.results[0]
-        if isinstance(result, ServeError):
-            raise result
-        return result, _timing(outcome, 0.0, rows, 1, reason)
+    def _answer_instantly(self, request: InferRequest, rows: int) -> Answer:
+        started = time.monotonic()
+        self._refuse_late(request, started)
+        if request.priority:
+            self._priority(request.priority)
+        outputs = execution.run_single(self._narrow, request.inputs, rows, request.output_names)
+        infer_s = time.monotonic() - started
+        self._run_s += _SMOOTHING * (infer_s - self._run_s)
+        reason = self._instant_reason
+        self._statistics.record_batch(rows, 1, 0.0, infer_s, 0.0, reason)
+        return outputs, Timing(0.0, 0.0, 0.0, infer_s, 0.0, rows, 1, 0, 0.0, reason)
 
     # -- in ------------------------------------------------------------------------------------
 
@@ -367,7 +370,7 @@ class Batcher:
     def _run_inline(self, group: Group, reason: ReleaseReason) -> None:
         batch = self._take(group, reason)
         if batch is not None:
-            batch.run(self.pool.narrow)
+            batch.run(self._narrow)
             self._complete(batch)
 
     def _start(self, lease: Lease, group: Group, reason: ReleaseReason) -> None:

@@ -45,7 +45,7 @@ class Validator:
                 self._explain(array, self._specs[expected.name])
         if request.output_names and not self._outputs.issuperset(request.output_names):
             self._unknown_output(request.output_names)
-        if self._row_inputs:
+        if self._row_inputs and (len(inputs) > 1 or self._max_rows is not None):
             self._check_rows(inputs)
 
     def _check_names(self, inputs: Mapping[str, Array]) -> None:
