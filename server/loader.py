@@ -113,7 +113,12 @@ class _Loading:
 
     def load(self) -> LoadedModel:
         started = time.monotonic()
-        narrow, probed, artifact, form = _at_low_priority(self._open_and_probe)
+        form = format_of(self._source.path)
+        artifact = _at_low_priority(lambda: form.inspect(self._source.path))
+        narrow = self._narrow(form, artifact)
+        probed = _at_low_priority(
+            lambda: profiling.probe(narrow, self._config, artifact, self._plan.probe_s)
+        )
         wide = self._wide(narrow, probed, artifact, form)
         profile = replace(probed.profile, load_s=time.monotonic() - started)
         if profile.reason:
@@ -132,14 +137,18 @@ class _Loading:
     def _name(self) -> str:
         return f"model '{self._source.model}' version {self._source.version}"
 
-    def _open_and_probe(self) -> tuple[Backend, Probed, Artifact, Format]:
-        form = format_of(self._source.path)
-        artifact = form.inspect(self._source.path)
+    def _narrow(self, form: Format, artifact: Artifact) -> Backend:
+        """The session that all instances share.
+
+        Opened at low priority only where it starts no threads: those inherit the priority of the
+        thread that creates them, and they serve.
+        """
         threads = self._execution.threads or 1
+        starts_none = threads == 1 and self._execution.providers == ("cpu",)
         with self._plan.memory.admit(self._name, artifact.size_bytes):
-            narrow = self._open(form, artifact, threads)
-        probed = profiling.probe(narrow, self._config, artifact, self._plan.probe_s)
-        return narrow, probed, artifact, form
+            if starts_none:
+                return _at_low_priority(lambda: self._open(form, artifact, threads))
+            return self._open(form, artifact, threads)
 
     def _open(self, form: Format, artifact: Artifact, threads: int) -> Backend:
         backend = form.open(artifact, self._execution, threads)
@@ -160,8 +169,7 @@ class _Loading:
     ) -> Backend | None:
         """A session of all planned threads, where it is measured to answer a lone batch sooner.
 
-        It is opened at ordinary priority: its pool's threads inherit that of the thread that
-        creates them, and they serve.
+        Opened at ordinary priority, for the sake of its threads.
         """
         planned = self._execution.threads is None and self._execution.instances is None
         on_cpu = narrow.devices == ("cpu",)

@@ -1,7 +1,7 @@
 """What can be told from a model file before a framework opens it."""
 
 import hashlib
-import mmap
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,10 +9,12 @@ from pathlib import Path
 from server.errors import LoadFailed
 
 # How a TensorProto in a file names the file of its data: StringStringEntryProto{key=1, value=2}
-# with key "location" (onnx.proto, field 13 `external_data`).
-_LOCATION = b"\n\x08location\x12"
+# with key "location" (onnx.proto, field 13 `external_data`); the value's length is one byte.
+_LOCATION = re.compile(rb"\n\x08location\x12([\x01-\x7f])", re.DOTALL)
 # Operators that take their activation scale from the whole tensor, thus from all rows of a batch.
 _DYNAMIC_QUANTIZATION = (b"DynamicQuantize", b"QAttention")
+_CHUNK = 2**20  # small enough that a search does not hold the interpreter lock noticeably
+_OVERLAP = 2**8  # longest thing searched for
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,49 +30,42 @@ class Artifact:
 def inspect_onnx(path: Path) -> Artifact:
     """Reads an ONNX file and its external data once, for its identity.
 
+    Files that it refers to and that are missing are left for the framework to report.
+
     Raises:
-        LoadFailed: the file, or a file it refers to, is missing or empty.
+        LoadFailed: the file is missing or empty.
     """
     if not path.is_file():
         raise LoadFailed(f"'{path}' is not a file: put the model there")
     if not path.stat().st_size:
         raise LoadFailed(f"'{path}' is empty: copy or export the model again")
-    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
-        external = sorted(set(_locations(content)))
-        is_dynamic = any(content.find(name) >= 0 for name in _DYNAMIC_QUANTIZATION)
-    files = [path, *(_external(path, location) for location in external)]
-    return Artifact(
-        path,
-        f"onnx-{_digest(files)[:12]}",
-        sum(file.stat().st_size for file in files),
-        is_dynamic,
-    )
+    digest = hashlib.sha256()
+    locations: set[str] = set()
+    is_dynamic = False
+    for chunk, window in _chunks(path):
+        digest.update(chunk)
+        locations.update(_locations(window))
+        is_dynamic = is_dynamic or any(name in window for name in _DYNAMIC_QUANTIZATION)
+    external = [file for name in sorted(locations) if (file := path.parent / name).is_file()]
+    for file in external:
+        with file.open("rb") as content:
+            digest.update(hashlib.file_digest(content, "sha256").digest())
+    size_bytes = sum(file.stat().st_size for file in (path, *external))
+    return Artifact(path, f"onnx-{digest.hexdigest()[:12]}", size_bytes, is_dynamic)
 
 
-def _locations(content: mmap.mmap) -> Iterator[str]:
-    """The names of external data files; longer than 127 bytes they are left to the framework."""
-    position = content.find(_LOCATION)
-    while position >= 0:
-        start = position + len(_LOCATION) + 1
-        raw = content[start : start + content[start - 1]]
-        if content[start - 1] < 128 and raw.isascii():
+def _chunks(path: Path) -> Iterator[tuple[bytes, bytes]]:
+    """The file piece by piece; and each piece behind the end of the one before, for searches."""
+    end = b""
+    with path.open("rb") as file:
+        while chunk := file.read(_CHUNK):
+            yield chunk, end + chunk
+            end = chunk[-_OVERLAP:]
+
+
+def _locations(window: bytes) -> Iterator[str]:
+    """The names of external data files, unless longer than 127 bytes or not ASCII."""
+    for match in _LOCATION.finditer(window):
+        raw = window[match.end() : match.end() + match[1][0]]
+        if len(raw) == match[1][0] and raw.isascii():
             yield raw.decode()
-        position = content.find(_LOCATION, start)
-
-
-def _external(path: Path, location: str) -> Path:
-    file = path.parent / location
-    if not file.is_file():
-        raise LoadFailed(
-            f"'{path.name}' keeps weights in '{location}', which is missing: put it in"
-            f" '{file.parent}'"
-        )
-    return file
-
-
-def _digest(files: list[Path]) -> str:
-    total = hashlib.sha256()
-    for path in files:
-        with path.open("rb") as file:
-            total.update(hashlib.file_digest(file, "sha256").digest())
-    return total.hexdigest()

@@ -89,7 +89,10 @@ _LOAD_REASONS: tuple[tuple[str, Explain], ...] = (
     ),
     (
         r'External data path does not exist: "?([^"]+)',
-        lambda match, runtime: f"its external data '{match[1].strip()}' is missing; put it there",
+        lambda match, runtime: (
+            f"its weights are in '{Path(match[1].strip()).name}', which is missing; put it beside"
+            " the model"
+        ),
     ),
     (
         r"External initializer: (\S+) .*out of bounds",

@@ -129,6 +129,8 @@ def test_loading_yields_to_serving_but_serving_threads_do_not(
     load(source(tmp_path), LoadPlan(threads=2, models=100))
     assert opener.niceness == [min(19, own + NICENESS), own]
     assert os.getpriority(os.PRIO_PROCESS, threading.get_native_id()) == own
+    load(source(tmp_path, execution(threads=2)), LoadPlan(threads=2, models=100))
+    assert opener.niceness[2] == own
 
 
 def test_failed_load_leaves_nothing_open(tmp_path: Path, opener: Opener) -> None:
