@@ -21,7 +21,7 @@ from server.inference import Inference
 from server.loader import LoadedModel
 from server.model_config import VersionSource
 from server.probe import CurvePoint, Profile
-from server.registry import LoadControl, Registry
+from server.registry import Registry
 from server.repository import Repository
 from server.request import InferRequest
 from server.rpc.control import ModelsService
@@ -98,7 +98,7 @@ def put(repository: Path, path: str, content: str = "") -> None:
 
 
 @asynccontextmanager
-async def serving(repository: Path, control: LoadControl = "all") -> AsyncIterator[Setting]:
+async def serving(repository: Path, control: str = "all") -> AsyncIterator[Setting]:
     registry = Registry(Repository([repository]), open_version, control)
     await registry.start()
     try:
@@ -245,7 +245,7 @@ async def test_load_and_unload(repository: Path) -> None:
         ]
         request = pb.UnloadModelRequest(model="alone")
         await s.ask("UnloadModel", request, pb.UnloadModelResponse)
-        with pytest.raises(ModelNotFound, match="not loaded"):
+        with pytest.raises(ServeError, match="loaded"):
             s.registry.resolve("alone", None)
 
 
