@@ -139,9 +139,8 @@ class App:
         logger.info("stopped")
 
     def counts(self) -> tuple[int, int]:
-        """How many versions serve, and how many failed to."""
-        states = [status.state for status in self.registry.index()]
-        return states.count(ModelState.READY), states.count(ModelState.UNAVAILABLE)
+        """How many models serve, and how many were to be loaded and do not."""
+        return self.registry.counts()
 
     def _services(self) -> Sequence[Service]:
         services = (
