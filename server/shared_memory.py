@@ -7,8 +7,9 @@ Lifetime: a name and its mapping live apart. Views keep the mapping alive (an ar
 from a region holds its `mmap`), so a region may be unregistered, and its name used anew, while
 requests on it are in flight; the memory is unmapped when the last view is gone.
 
-A client that truncates a segment it has registered takes the memory from under the server: the
-protocol has no defence against that, so register only what clients you trust may do.
+A client that truncates a segment takes the memory from under the server: touching it then ends
+the process. So each view checks the segment's size first, which catches a segment that was made
+anew, smaller, under its old key. Against one truncated while a request runs there is no defence.
 """
 
 import mmap
@@ -33,13 +34,23 @@ class RegionNotFound(ServeError):
 
 @dataclass(frozen=True, slots=True)
 class Region:
-    """A registered part of a segment. `memory` is writable and exactly `byte_size` long."""
+    """A registered part of a segment."""
 
     name: str
     key: str
     offset: int  # bytes from the segment's start
     byte_size: int
-    memory: memoryview
+    mapping: mmap.mmap  # of the pages that hold the part; the part is at its end
+
+    @property
+    def memory(self) -> memoryview:
+        """The part itself, writable."""
+        return memoryview(self.mapping)[len(self.mapping) - self.byte_size :]
+
+    @property
+    def is_whole(self) -> bool:
+        """The segment still has all the bytes it had when it was registered."""
+        return self.mapping.size() >= self.offset + self.byte_size
 
 
 class SharedMemoryRegions:
@@ -63,8 +74,8 @@ class SharedMemoryRegions:
                 f"failed to register shared memory region '{name}': key '{key}' must be the name"
                 " of a segment, without '/' after its first character"
             )
-        memory = _map(name, key, offset, byte_size)
-        self._regions[name] = Region(name, key, offset, byte_size, memory)
+        mapping = _map(name, key, offset, byte_size)
+        self._regions[name] = Region(name, key, offset, byte_size, mapping)
 
     def unregister(self, name: str) -> None:
         """Forgets one name. An unknown name is no error, as in Triton."""
@@ -90,7 +101,7 @@ class SharedMemoryRegions:
 
         Raises:
             RegionNotFound: no such region.
-            InvalidRequest: the bytes are not all within the region.
+            InvalidRequest: the bytes are not all within the region, or its segment has shrunk.
         """
         region = self._regions.get(name)
         if region is None:
@@ -99,20 +110,24 @@ class SharedMemoryRegions:
             raise InvalidRequest(f"Invalid offset for shared memory region: '{name}'")
         if not 0 <= byte_size <= region.byte_size - offset:
             raise InvalidRequest(f"Invalid offset + byte size for shared memory region: '{name}'")
+        if not region.is_whole:
+            raise InvalidRequest(
+                f"shared memory region '{name}': its segment '{region.key}' has been truncated,"
+                " register it anew"
+            )
         return region.memory[offset : offset + byte_size]
 
 
-def _map(name: str, key: str, offset: int, byte_size: int) -> memoryview:
+def _map(name: str, key: str, offset: int, byte_size: int) -> mmap.mmap:
     descriptor = _open(key)
     try:
         size = _segment_size(key, descriptor)
         if byte_size == 0 or offset + byte_size > size:
             raise InvalidRequest(f"failed to register shared memory region '{name}': invalid args")
         skipped = offset % mmap.ALLOCATIONGRANULARITY  # mappings start at page boundaries
-        mapping = mmap.mmap(descriptor, byte_size + skipped, offset=offset - skipped)
+        return mmap.mmap(descriptor, byte_size + skipped, offset=offset - skipped)
     finally:
         os.close(descriptor)
-    return memoryview(mapping)[skipped:]
 
 
 def _open(key: str) -> int:

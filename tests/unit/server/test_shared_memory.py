@@ -126,6 +126,15 @@ def test_a_view_outside_its_region_is_refused(
         regions.view("r", offset, byte_size)
 
 
+def test_a_truncated_segment_is_refused_and_not_touched(
+    regions: SharedMemoryRegions, segment: Path
+) -> None:
+    regions.register("r", segment.name, PAGE, 16)
+    os.truncate(segment, PAGE + 8)
+    with pytest.raises(InvalidRequest, match="has been truncated, register it anew"):
+        regions.view("r", 0, 4)
+
+
 def test_unknown_names(regions: SharedMemoryRegions) -> None:
     with pytest.raises(RegionNotFound, match="Unable to find shared memory region: 'r'"):
         regions.view("r", 0, 1)
@@ -145,9 +154,7 @@ def test_an_array_outlives_its_region_and_its_name(
     assert array.tobytes() == expected
 
 
-def test_memory_is_unmapped_with_the_last_view(
-    regions: SharedMemoryRegions, segment: Path
-) -> None:
+def test_memory_is_unmapped_with_the_last_view(regions: SharedMemoryRegions, segment: Path) -> None:
     def is_mapped() -> bool:
         return segment.name in Path("/proc/self/maps").read_text()
 
