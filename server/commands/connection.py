@@ -6,10 +6,15 @@ import re
 import sys
 from collections.abc import Callable
 
+import grpc
+
 from client import Client, InferenceError
 
 _DEFAULT = "127.0.0.1:8001"
 _ADDRESS = re.compile(r"(unix:.+|[^/]+:\d+)")
+_UNREACHABLE = re.compile(
+    "failed to connect|resolving|DNS resolution", re.IGNORECASE
+)  # gRPC's words
 
 
 class CommandError(Exception):
@@ -56,10 +61,24 @@ def whole(text: str) -> int:
     return int(text)
 
 
-def ask(url: str, question: Callable[[Client], None]) -> int:
-    """Puts a question to a server and returns the command's exit code; failures go to stderr."""
+def seconds(text: str) -> float:
+    """A length of time above 0, for argparse."""
     try:
-        with Client(url) as client:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not 0 < value < 1e9:
+        raise argparse.ArgumentTypeError(f"expected seconds above 0, got {text!r}")
+    return value
+
+
+def ask(url: str, question: Callable[[Client], None], timeout_s: float = 30.0) -> int:
+    """Puts a question to a server and returns the command's exit code; failures go to stderr.
+
+    `timeout_s` is for each call the question makes.
+    """
+    try:
+        with Client(url, timeout_s=timeout_s) as client:
             question(client)
     except (InferenceError, CommandError) as error:
         return fail(error, url)
@@ -76,9 +95,11 @@ def fail(error: InferenceError | CommandError, url: str) -> int:
 
 
 def _explained(error: InferenceError, url: str) -> str:
-    if "failed to connect" in error.message.lower() or "DNS" in error.message:
-        reason = error.message.rpartition(": ")[2].lower()
+    if _UNREACHABLE.search(error.message):
+        reason = error.message.rpartition(":")[2].strip(" ]").lower()
         return f"cannot reach a server at {url}: {reason} (--url or INFLIGHT_URL name another)"
+    if error.code is grpc.StatusCode.UNIMPLEMENTED:
+        return f"{error} (is it an Inflight server's gRPC listener at {url}?)"
     return str(error)
 
 

@@ -13,7 +13,7 @@ import numpy as np
 from client import Client
 from protos import models_pb2 as pb
 from protos.tensors import DTYPES, Array
-from server.commands.connection import CommandError, add_model, add_url, ask, positive
+from server.commands.connection import CommandError, add_model, add_url, ask, positive, seconds
 from server.commands.data_files import read_data
 from server.commands.data_fit import fit
 
@@ -43,6 +43,13 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument(
         "--outputs", metavar="NAME,...", default="", help="only these outputs (default: all)"
     )
+    parser.add_argument(
+        "--timeout-s",
+        type=seconds,
+        default=60.0,
+        metavar="X",
+        help="longest wait for one request, in seconds (default: 60)",
+    )
     add_url(parser)
 
 
@@ -54,7 +61,7 @@ def run(arguments: argparse.Namespace) -> int:
         else:
             _store(outputs, arguments.output)
 
-    return ask(arguments.url, question)
+    return ask(arguments.url, question, arguments.timeout_s)
 
 
 def predict(client: Client, arguments: argparse.Namespace) -> Mapping[str, Array]:

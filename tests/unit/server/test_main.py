@@ -36,6 +36,7 @@ def test_no_command_is_wrong_usage(capsys: pytest.CaptureFixture[str]) -> None:
         (["window", "m", "--max-batch", "x"], "expected a whole number, 0 or more, got 'x'"),
         (["predict", "m"], "required: --data"),
         (["predict", "m", "--data", "f", "--batch", "0"], "expected a whole number above 0"),
+        (["predict", "m", "--data", "f", "--timeout-s", "0"], "expected seconds above 0, got '0'"),
         (["models", "--url", "http://h:1"], "expected HOST:PORT of the gRPC listener"),
         (["models", "--url", "host"], "expected HOST:PORT of the gRPC listener"),
         (["top", "--interval-s", "0.01"], "expected seconds, at least 0.1"),
