@@ -3,9 +3,6 @@
 import asyncio
 import json
 import queue
-import signal
-import subprocess
-import sys
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -26,6 +23,7 @@ from protos.health import health_pb2
 from protos.inference import grpc_service_pb2 as pb
 from protos.tensors import Array
 from tests import models
+from tests.integration.server_process import serving, write_models
 
 LABELS_CONFIG = """
 name: "labels"
@@ -37,44 +35,27 @@ dynamic_batching { max_queue_delay_microseconds: 200 priority_levels: 3 default_
 """
 
 
-def write_repository(root: Path) -> None:
-    for name, content in {
-        "add_sub/1/model.onnx": models.add_sub("INT32"),
-        "mlp/1/model.onnx": models.mlp(),
-        "text/1/model.onnx": models.identity("BYTES"),
-        "labels/1/model.onnx": models.mlp(),
-        "labels/config.pbtxt": LABELS_CONFIG.encode(),
-        "labels/labels.txt": b"cat\ndog\nbird\nfish\n",
-        "broken/1/model.onnx": b"not a model",
-    }.items():
-        path = root / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(content)
+MODELS = {
+    "add_sub/1/model.onnx": models.add_sub("INT32"),
+    "mlp/1/model.onnx": models.mlp(),
+    "text/1/model.onnx": models.identity("BYTES"),
+    "labels/1/model.onnx": models.mlp(),
+    "labels/config.pbtxt": LABELS_CONFIG.encode(),
+    "labels/labels.txt": b"cat\ndog\nbird\nfish\n",
+    "broken/1/model.onnx": b"not a model",
+}
 
 
 @pytest.fixture(scope="module")
 def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """A server process with control "explicit", its models loaded by request as Triton's are."""
     folder = tmp_path_factory.mktemp("server")
-    write_repository(folder / "models")
-    options = ["--grpc-port=0", "--http-port=0", "--load-control=explicit"]
-    command = [sys.executable, "-m", "server", "serve", str(folder / "models"), *options]
-    process = subprocess.Popen(
-        [*command, f"--state-dir={folder / 'state'}"], stdout=subprocess.PIPE, text=True
-    )
-    assert process.stdout is not None
-    try:
-        ready = process.stdout.readline()
-        assert ready.startswith("inflight ready"), ready
-        address = ready.split("grpc=")[1].split()[0]
+    write_models(folder / "models", MODELS)
+    with serving(folder, "--load-control=explicit") as address:
         with triton.InferenceServerClient(address) as client:
             for model in ("add_sub", "mlp", "text", "labels"):
                 client.load_model(model)
         yield address
-    finally:
-        process.send_signal(signal.SIGTERM)
-        assert process.wait(60) == 0
-        process.stdout.close()
 
 
 @pytest.fixture
@@ -516,3 +497,26 @@ def test_grpcs_own_reflection_client_finds_the_services(address: str) -> None:
         assert "request_id" in message.fields_by_name
     assert list(services) == sorted(services)
     assert "inflight.v1.Models" in services
+
+
+def test_open_streams_do_not_keep_a_server_from_ending(tmp_path: Path) -> None:
+    """It is given far more time to drain than `serving` waits for its end."""
+    write_models(tmp_path / "models", {"mlp/1/model.onnx": models.mlp()})
+    answers: queue.Queue[tuple[Any, Any]] = queue.Queue()
+    with serving(tmp_path, "--drain-s=3600") as address:
+        client = triton.InferenceServerClient(address)
+        client.start_stream(lambda result, error: answers.put((result, error)))
+        client.async_stream_infer("mlp", [mlp_input()])
+        assert answers.get(timeout=30)[1] is None
+        channel = grpc.insecure_channel(address)
+        watch = channel.unary_stream(
+            "/grpc.health.v1.Health/Watch",
+            health_pb2.HealthCheckRequest.SerializeToString,
+            health_pb2.HealthCheckResponse.FromString,
+        )(health_pb2.HealthCheckRequest(), timeout=60)
+        assert next(watch).status == health_pb2.HealthCheckResponse.SERVING
+    states = [response.status for response in watch]
+    assert states == [health_pb2.HealthCheckResponse.NOT_SERVING]
+    assert answers.get(timeout=30)[1].status() == "StatusCode.UNAVAILABLE"
+    channel.close()
+    client.close()
