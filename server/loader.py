@@ -116,8 +116,9 @@ class _Loading:
         form = format_of(self._source.path)
         artifact = _at_low_priority(lambda: form.inspect(self._source.path))
         narrow = self._narrow(form, artifact)
+        clock = _clock(form, narrow)
         probed = _at_low_priority(
-            lambda: profiling.probe(narrow, self._config, artifact, self._plan.probe_s)
+            lambda: profiling.probe(narrow, self._config, artifact, self._plan.probe_s, clock)
         )
         wide = self._wide(narrow, probed, artifact, form)
         profile = replace(probed.profile, load_s=time.monotonic() - started)
@@ -181,7 +182,7 @@ class _Loading:
             with self._plan.memory.admit(self._name, artifact.size_bytes), ExitStack() as attempt:
                 wide = self._open(form, artifact, self._plan.threads)
                 attempt.callback(wide.close)
-                if not _at_low_priority(lambda: _pays(narrow, wide, probed)):
+                if not _at_low_priority(lambda: _pays(wide, probed)):
                     return None
                 attempt.pop_all()
                 return wide
@@ -190,10 +191,20 @@ class _Loading:
             return None
 
 
-def _pays(narrow: Backend, wide: Backend, probed: Probed) -> bool:
+def _clock(form: Format, backend: Backend) -> Callable[[], float]:
+    """The clock that runs are timed with.
+
+    Where they compute on the thread that calls, its own time is what a run costs, however busy
+    the machine is: models load beside each other and beside what serves.
+    """
+    is_alone = form.is_run_by_caller and backend.threads == 1 and backend.devices == ("cpu",)
+    return time.thread_time if is_alone else time.perf_counter
+
+
+def _pays(wide: Backend, probed: Probed) -> bool:
     """Whether the wide session is worth its memory; warms it up if so."""
-    ratio = profiling.latency_ratio(wide, narrow, probed.example)
-    if ratio > _WIDE_GAIN:
+    limit_s = probed.profile.curve[0].fastest_s * _WIDE_GAIN
+    if not profiling.answers_within(wide, probed.example, limit_s):
         return False
     profiling.warm_up(wide, probed)
     return True

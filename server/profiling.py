@@ -7,6 +7,7 @@ then what batches cost; then warm-up of every batch size that may occur.
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from itertools import count
 
 from protos.tensors import Array
 from server import batch_probe, example_inputs, latency_curve, pad_probe
@@ -15,13 +16,13 @@ from server.backends.base import Backend, Signature
 from server.batch_probe import Tolerance
 from server.errors import LoadFailed, ServeError
 from server.example_inputs import Recipe
-from server.latency_curve import AUTO_LIMIT
+from server.latency_curve import AUTO_LIMIT, Clock
 from server.model_config import ModelConfig
 from server.probe import CurvePoint, PadPlan, Profile, Run
 from server.warm_up_samples import recipe_of, requests_of
 
 Inputs = Mapping[str, Array]
-_RATIO_ROUNDS = 5
+_TRIAL_S, _FEWEST_TRIALS = 0.5, 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,8 +42,14 @@ def runner(backend: Backend) -> Run:
     return lambda inputs: dict(zip(names, backend.run(inputs, names), strict=True))
 
 
-def probe(backend: Backend, config: ModelConfig, artifact: Artifact, budget_s: float) -> Probed:
-    """Probes, measures for about `budget_s`, and warms up.
+def probe(
+    backend: Backend,
+    config: ModelConfig,
+    artifact: Artifact,
+    budget_s: float,
+    clock: Clock = time.perf_counter,
+) -> Probed:
+    """Probes, measures for about `budget_s` of `clock`, and warms up.
 
     Completes the backend's signature where the model does not say an output's rank.
 
@@ -58,7 +65,7 @@ def probe(backend: Backend, config: ModelConfig, artifact: Artifact, budget_s: f
     example = example_inputs.make(signature, recipe, rows)
     backend.signature = signature = _with_seen_ranks(signature, run(example))
     tolerance = _tolerance(backend, artifact)
-    return _Probe(run, signature, config, recipe, tolerance, budget_s).probe(example)
+    return _Probe(run, signature, config, recipe, tolerance, budget_s, clock).probe(example)
 
 
 def warm_up(backend: Backend, probed: Probed) -> None:
@@ -68,19 +75,22 @@ def warm_up(backend: Backend, probed: Probed) -> None:
         run(inputs)
 
 
-def latency_ratio(backend: Backend, other: Backend, example: Inputs) -> float:
-    """How long `backend` takes for one request, relative to `other`: the quickest of each.
+def answers_within(backend: Backend, example: Inputs, limit_s: float) -> bool:
+    """Whether one request ever takes at most `limit_s`; tried for half a second.
 
-    Runs alternate, so that a disturbance meets both.
+    One quick run is proof; slow ones may have been disturbed by what else loads or serves.
     """
-    runs = runner(backend), runner(other)
-    fastest = [float("inf")] * 2
-    for _ in range(_RATIO_ROUNDS):
-        for index, run in enumerate(runs):
-            started = time.perf_counter()
-            run(example)
-            fastest[index] = min(fastest[index], time.perf_counter() - started)
-    return fastest[0] / fastest[1]
+    run = runner(backend)
+    ends = time.perf_counter() + _TRIAL_S
+    for attempt in count():
+        started = time.perf_counter()
+        run(example)
+        now = time.perf_counter()
+        if now - started <= limit_s:
+            return True
+        if now > ends and attempt >= _FEWEST_TRIALS:
+            return False
+    raise AssertionError("count() ended")
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +103,7 @@ class _Probe:
     _recipe: Recipe
     _tolerance: Tolerance
     _budget_s: float
+    _clock: Clock
 
     def probe(self, example: Inputs) -> Probed:
         reason = _disabled_reason(self._config) or batch_probe.shape_reason(self._signature)
@@ -106,7 +117,7 @@ class _Probe:
     def _batched(self, example: Inputs) -> Probed:
         started = time.monotonic()
         limit = self._config.batching.max_batch or self._config.max_batch_size or AUTO_LIMIT
-        curve = latency_curve.measure(self._run, self._make, limit, self._budget_s)
+        curve = latency_curve.measure(self._run, self._make, limit, self._budget_s, self._clock)
         max_batch, why = _max_batch(self._config, curve, limit)
         if max_batch > max(batch_probe.SIZES):
             reason = batch_probe.mixing_reason(self._run, self._make, max_batch, self._tolerance)
@@ -122,7 +133,7 @@ class _Probe:
 
     def _one_by_one(self, example: Inputs, reason: str, request_rows: int | None) -> Probed:
         started = time.monotonic()
-        curve = latency_curve.measure(self._run, lambda _: example, 1, self._budget_s)
+        curve = latency_curve.measure(self._run, lambda _: example, 1, self._budget_s, self._clock)
         self._warm_up([])
         warm_up_s = time.monotonic() - started
         profile = Profile(False, reason, request_rows=request_rows, curve=curve)

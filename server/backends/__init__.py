@@ -19,6 +19,7 @@ class Format:
 
     inspect: Callable[[Path], Artifact]
     open: OpenBackend
+    is_run_by_caller: bool = False  # with one thread, `run` computes on the thread that calls it
 
 
 def _open_onnx(artifact: Artifact, execution: ExecutionConfig, threads: int) -> Backend:
@@ -28,7 +29,7 @@ def _open_onnx(artifact: Artifact, execution: ExecutionConfig, threads: int) -> 
     return open_onnx(artifact, execution, threads)
 
 
-FORMATS: dict[str, Format] = {".onnx": Format(inspect_onnx, _open_onnx)}
+FORMATS: dict[str, Format] = {".onnx": Format(inspect_onnx, _open_onnx, is_run_by_caller=True)}
 
 
 def format_of(path: Path) -> Format:

@@ -204,7 +204,8 @@ def test_dynamically_quantized_model_is_allowed_its_noise(tmp_path: Path) -> Non
     assert probed(tmp_path, content).profile.batchable
 
 
-def test_latency_ratio_compares_two_sessions(tmp_path: Path) -> None:
+def test_one_quick_run_is_enough(tmp_path: Path) -> None:
     backend, found = opened_and_probed(tmp_path, models.mlp())
-    assert profiling.latency_ratio(backend, backend, found.example) > 0
+    assert profiling.answers_within(backend, found.example, limit_s=60.0)
+    assert not profiling.answers_within(backend, found.example, limit_s=0.0)
     profiling.warm_up(backend, found)
