@@ -15,6 +15,7 @@ from prometheus_client import CollectorRegistry
 
 from server.inference import Inference
 from server.loader import LoadPlan, load
+from server.memory import MemoryGate
 from server.metrics import Metrics, VersionState, distribution_version
 from server.model_config import VersionSource
 from server.model_versions import ModelState
@@ -59,6 +60,7 @@ class App:
         self._settings = settings
         self._slots = ComputeSlots(settings.threads)
         self._book = StatisticsBook()
+        self._memory = MemoryGate()
         self._loaders = ThreadPoolExecutor(_LOADS_AT_ONCE, thread_name_prefix="load")
         self._tasks: set[asyncio.Task[None]] = set()
         self._is_started = self._is_stopping = False
@@ -156,7 +158,8 @@ class App:
 
     async def _open(self, source: VersionSource) -> ServedVersion:
         """Opens a version on a loader thread and puts it under the statistics' eyes."""
-        plan = LoadPlan(self._settings.threads, max(1, self.registry.n_loading))
+        n_loading = max(1, self.registry.n_loading)
+        plan = LoadPlan(self._settings.threads, n_loading, self._memory)
         loop = asyncio.get_running_loop()
         loaded = await loop.run_in_executor(self._loaders, load, source, plan)
         served = ServedVersion(source, loaded, self._slots)
