@@ -4,11 +4,6 @@ The asyncio shell around `batch_policy` (when does a batch leave?), `batch_queue
 `instance_pool` (where does it run?) and `execution` (run it). All of it belongs to the event
 loop; the only work elsewhere is `execution.run`, on an instance's thread.
 
-Two thread switches to an instance and back cost more than a tiny model's run. So a batch that was
-measured to be shorter is run on the loop itself (`INLINE_S`), and a request whose run costs less
-than its way through the queue does not even queue (`INSTANT_S`). Both need shapes that are fixed
-but for the batch, so that a run is as long as the curve says.
-
 What it promises:
 * Work-conserving: an idle instance takes what is there at once; while all are busy requests
   gather. A window holds only where an operator set one.
@@ -27,6 +22,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from server import execution
+from server.admission import policy_of, priority_of, queue_timeout_s
 from server.backends.base import Signature
 from server.batch_entry import Answer, Assembly, Entry
 from server.batch_policy import (
@@ -42,7 +38,6 @@ from server.batch_queue import BatchQueue, Group
 from server.errors import (
     BackendError,
     DeadlineExceeded,
-    InvalidRequest,
     ModelNotReady,
     QueueFull,
     ServeError,
@@ -53,12 +48,9 @@ from server.grouping import Grouping
 from server.instance_pool import InstancePool, Lease
 from server.probe import Profile
 from server.request import InferRequest, ReleaseReason, Timing
+from server.run_time import RunTime
 from server.statistics import DropReason, VersionStatistics
 
-INLINE_S = 0.0002  # longest run, by the curve measured at load, that the loop does itself
-INSTANT_S = 0.00005  # longest run of one request that is not worth queueing for company
-
-_SMOOTHING = 0.2  # weight of the newest run in the moving average of run times
 _ALONE_STREAK = 2  # batches that nobody joined or followed before the wide instance is used
 
 
@@ -102,11 +94,7 @@ class Batcher:
         self._queue: BatchQueue[Entry] = BatchQueue()
         self._running: dict[_Batch, Lease] = {}
         self._sequence = 0
-        self._run_s = profile.curve[0].latency_s if profile.curve else 0.0
-        self._inline_rows = self._instant_rows = 0
-        if self._grouping.has_one_group:
-            self._inline_rows = _rows_within(INLINE_S, profile)
-            self._instant_rows = _rows_within(INSTANT_S, profile)
+        self._run_time = RunTime(profile, is_steady=self._grouping.has_one_group)
         self._instant_reason = (
             ReleaseReason.IDLE_INSTANCE if profile.batchable else ReleaseReason.UNBATCHED
         )
@@ -130,7 +118,7 @@ class Batcher:
             len(self._running),
             self.pool.size,
             self._limit() or 1,
-            self._run_s,
+            self._run_time.average_s,
         )
 
     def apply(self, settings: BatchSettings) -> None:
@@ -153,11 +141,12 @@ class Batcher:
         Raises:
             QueueFull, DeadlineExceeded, InvalidRequest (priority), BackendError, ModelNotReady.
         """
-        if self._instant_rows:
-            rows = self._grouping.rows(request.inputs)
-            if self._is_instant(rows):
-                return self._answer_instantly(request, rows)
-        assembly = self._admit(request)
+        now = time.monotonic()
+        self._refuse(request, now)
+        rows = self._grouping.rows(request.inputs)
+        if self._run_time.is_instant(rows) and self._has_no_reason_to_queue():
+            return self._answer_instantly(request, rows, now)
+        assembly = self._admit(request, rows, now)
         try:
             if self.settings.preserve_ordering:
                 return await self._in_turn(assembly)
@@ -195,44 +184,36 @@ class Batcher:
         """Refuses what waits and comes; what runs is still answered."""
         self._is_closed = True
         self._fail(self._queue.drain(), self._unloaded())
-        self.pool.close()
+        self.pool.close(self._pump_soon)
 
     # -- at once -------------------------------------------------------------------------------
 
-    def _is_instant(self, rows: int) -> bool:
-        return (
-            0 < rows <= self._instant_rows
-            and self._run_s <= INLINE_S
-            and not self._queue.entries
-            and self.settings.window_s <= 0.0
-        )
+    def _has_no_reason_to_queue(self) -> bool:
+        settings = self.settings
+        return not (self._queue.entries or settings.window_s > 0.0 or settings.preserve_ordering)
 
-    def _answer_instantly(self, request: InferRequest, rows: int) -> Answer:
-        started = time.monotonic()
-        self._refuse_late(request, started)
+    def _answer_instantly(self, request: InferRequest, rows: int, started: float) -> Answer:
         if request.priority:
-            self._priority(request.priority)
+            priority_of(request.priority, self.settings, self._model)
         outputs = execution.run_single(self._narrow, request.inputs, rows, request.output_names)
         infer_s = time.monotonic() - started
-        self._run_s += _SMOOTHING * (infer_s - self._run_s)
+        self._run_time.add(infer_s)
         reason = self._instant_reason
         self._statistics.record_batch(rows, 1, 0.0, infer_s, 0.0, reason)
         return outputs, Timing(0.0, 0.0, 0.0, infer_s, 0.0, rows, 1, 0, 0.0, reason)
 
     # -- in ------------------------------------------------------------------------------------
 
-    def _refuse_late(self, request: InferRequest, now: float) -> None:
+    def _refuse(self, request: InferRequest, now: float) -> None:
         if self._is_closed:
             raise self._unloaded()
         if request.deadline is not None and request.deadline <= now:
             self._statistics.record_dropped("deadline")
             raise DeadlineExceeded("the deadline had passed when the request arrived")
 
-    def _admit(self, request: InferRequest) -> Assembly:
-        now = time.monotonic()
-        self._refuse_late(request, now)
-        priority = self._priority(request.priority)
-        policy = self._policy(priority)
+    def _admit(self, request: InferRequest, rows: int, now: float) -> Assembly:
+        priority = priority_of(request.priority, self.settings, self._model)
+        policy = policy_of(priority, self.settings)
         if policy.queue_limit and self._queue.waiting_at(priority) >= policy.queue_limit:
             self._statistics.record_dropped("queue_full")
             raise QueueFull(
@@ -242,16 +223,15 @@ class Batcher:
             )
         if self._running:
             self._alone_streak = 0
-        return self._enqueue(request, priority, policy, now)
+        return self._enqueue(request, rows, priority, policy, now)
 
     def _enqueue(
-        self, request: InferRequest, priority: int, policy: QueuePolicy, now: float
+        self, request: InferRequest, rows: int, priority: int, policy: QueuePolicy, now: float
     ) -> Assembly:
         assembly = Assembly(self._loop.create_future())
         deadline = math.inf if request.deadline is None else request.deadline
-        rows = self._grouping.rows(request.inputs)
         group = self._grouping.group_of(request.inputs, rows)
-        timeout_s = _queue_timeout_s(policy, request)
+        timeout_s = queue_timeout_s(policy, request)
         for part in self._grouping.parts_of(request, rows, self.settings.max_batch):
             self._sequence += 1
             entry = Entry(self._sequence, priority, group, part.rows, part, assembly, now, deadline)
@@ -263,22 +243,6 @@ class Batcher:
         self._statistics.queue_depth = len(self._queue)
         self._pump_soon()
         return assembly
-
-    def _priority(self, asked: int) -> int:
-        if asked == 0:
-            return self.settings.default_priority
-        if not 1 <= asked <= self.settings.priority_levels:
-            raise InvalidRequest(
-                f"priority {asked} for model '{self._model}', expected 1 (highest) to"
-                f" {self.settings.priority_levels}, or 0 for the default"
-            )
-        return asked
-
-    def _policy(self, priority: int) -> QueuePolicy:
-        for level, policy in self.settings.priority_queues:
-            if level == priority:
-                return policy
-        return self.settings.queue
 
     def _queue_timeout(self, entry: Entry, policy: QueuePolicy) -> None:
         if not self._queue.remove(entry):
@@ -311,10 +275,10 @@ class Batcher:
                 self._wake_up = self._loop.call_later(delay, self._pump)
                 return
             group, reason = choice
-            if self._runs_inline(group):
+            if self._run_time.is_inline(self._queue.rows_of(group, self._limit())):
                 self._run_inline(group, reason)
                 continue
-            lease = self.pool.lease(self._run_s, self._is_alone(), self._pump_soon)
+            lease = self.pool.lease(self._run_time.average_s, self._is_alone(), self._pump_soon)
             if lease is None:
                 return
             self._start(lease, group, reason)
@@ -334,7 +298,7 @@ class Batcher:
         now = time.monotonic()
         until = math.inf
         for group in self._queue.groups():
-            verdict = decide(self._waiting(group), self.settings, self._run_s, now)
+            verdict = decide(self._waiting(group), self.settings, self._run_time.average_s, now)
             if not isinstance(verdict, Hold):
                 return group, verdict
             until = min(until, verdict.until)
@@ -358,14 +322,6 @@ class Batcher:
     def _limit(self) -> int:
         """Most rows of a batch; 0: requests run one by one, whatever their rows."""
         return self.settings.max_batch if self._profile.batchable else 0
-
-    def _runs_inline(self, group: Group) -> bool:
-        """Whether the batch is short by the curve, and runs have been short of late."""
-        return (
-            self._inline_rows > 0
-            and self._run_s <= INLINE_S
-            and self._queue.rows_of(group, self._inline_rows + 1) <= self._inline_rows
-        )
 
     def _run_inline(self, group: Group, reason: ReleaseReason) -> None:
         batch = self._take(group, reason)
@@ -427,7 +383,7 @@ class Batcher:
             self._on_health("")
 
     def _count(self, outcome: Outcome, rows: int, requests: int, reason: ReleaseReason) -> None:
-        self._run_s += _SMOOTHING * (outcome.infer_s - self._run_s)
+        self._run_time.add(outcome.infer_s)
         self._statistics.record_batch(
             rows, requests, outcome.input_s, outcome.infer_s, outcome.output_s, reason
         )
@@ -488,21 +444,3 @@ def _timing(
         outcome.padding_ratio,
         reason,
     )
-
-
-def _rows_within(limit_s: float, profile: Profile) -> int:
-    """Rows of the largest measured batch that, like all smaller ones, is short enough."""
-    rows = 0
-    for point in profile.curve:
-        if point.latency_s > limit_s:
-            break
-        rows = point.batch
-    return rows
-
-
-def _queue_timeout_s(policy: QueuePolicy, request: InferRequest) -> float | None:
-    """The queue's own timeout, or a shorter one that the request asked for and may have."""
-    asked = request.queue_timeout_s if policy.allow_timeout_override else None
-    if asked is None or policy.timeout_s is None:
-        return policy.timeout_s if asked is None else asked
-    return min(asked, policy.timeout_s)

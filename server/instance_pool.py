@@ -69,8 +69,12 @@ class InstancePool:
         self.n_replaced += 1
         self._return(lease, self._instance(lease.plan, self.size + self.n_replaced))
 
-    def close(self) -> None:
-        """Ends the idle instances' threads; leased ones end after their batch."""
+    def close(self, waiter: Callable[[], None]) -> None:
+        """Ends the idle instances' threads; leased ones end after their batch.
+
+        `waiter` is not called any more.
+        """
+        self._slots.forget(waiter)
         for instance in self._idle:
             instance.close()
         if self._idle_wide is not None:
