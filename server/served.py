@@ -42,7 +42,6 @@ class ServedVersion:
         self.validator = Validator(self.model, self.signature, self.profile)
         self.problem = ""  # why the version cannot be relied on just now; empty when it can
         self.on_health: Callable[[], None] = _nothing  # called when `problem` changes
-        self.on_closed: Callable[[], None] = _nothing  # called once nothing more is counted
         self.batcher = Batcher(
             self.model,
             self.signature,
@@ -103,11 +102,12 @@ class ServedVersion:
 
     def _close(self) -> None:
         self.batcher.close()
-        if self._trial is None:
-            self.loaded.close()
-        # A session that hangs cannot be freed: its thread is still inside.
-        self._closed.set()
-        self.on_closed()
+        if self._trial is not None or self.batcher.pool.n_replaced:
+            # A thread may still be inside the session: it stays open.
+            self._closed.set()
+            return
+        freed = asyncio.get_running_loop().run_in_executor(None, self.loaded.close)
+        freed.add_done_callback(lambda _: self._closed.set())
 
     def _on_health(self, problem: str) -> None:
         """Reports the version as unreliable until a batch, or an example, has been answered."""
