@@ -11,7 +11,7 @@ metadata `triton_grpc_error: true`: then the first failure ends it with a status
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from protos.inference import grpc_service_pb2 as pb
@@ -58,6 +58,7 @@ EXTENSIONS = (
 )
 """Triton's names of what this server does too; perf_analyzer looks for "statistics"."""
 
+_Encode = Callable[[InferResponse, Mapping[str, memoryview]], bytes]
 _STREAM_PATH = f"/{SERVICE}/ModelStreamInfer"
 
 
@@ -102,7 +103,8 @@ class OpenInferenceService:
             reader.cancel()
 
     async def model_infer(self, call: Call, data: bytes) -> bytes:
-        return await self._answer(parse(pb.ModelInferRequest, data), call.deadline)
+        message = parse(pb.ModelInferRequest, data)
+        return await self._answer(message, call.deadline, encode_response)
 
     async def model_stream_infer(
         self, call: Call, requests: AsyncIterator[bytes], send: Send
@@ -142,21 +144,23 @@ class OpenInferenceService:
         message = pb.ModelInferRequest()
         try:
             message = parse(pb.ModelInferRequest, data)
-            return encode_stream_response(await self._answer(message, deadline)), None
+            return await self._answer(message, deadline, encode_stream_response), None
         except Exception as error:
             status = status_of(error, _STREAM_PATH)
             return encode_stream_error(message, status.details), status
 
-    async def _answer(self, message: pb.ModelInferRequest, deadline: float | None) -> bytes:
+    async def _answer(
+        self, message: pb.ModelInferRequest, deadline: float | None, encode: _Encode
+    ) -> bytes:
         decoded = decode_request(message, deadline, self._regions)
         if not decoded.classes:
             response = await self._inference.predict(decoded.request)
-            return encode_response(response, decoded.places)
+            return encode(response, decoded.places)
         # Looked up beforehand: a version that is unloaded meanwhile still has its labels here.
         served = self._registry.resolve(decoded.request.model, decoded.request.version)
         response = await self._inference.predict(decoded.request)
         _classify_outputs(response, decoded, served)
-        return encode_response(response, decoded.places)
+        return encode(response, decoded.places)
 
     async def _server_live(self, _: pb.ServerLiveRequest) -> pb.ServerLiveResponse:
         return pb.ServerLiveResponse(live=True)

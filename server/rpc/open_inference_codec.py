@@ -78,35 +78,24 @@ def parse_version(text: str) -> int | None:
 def encode_response(
     response: InferResponse, places: Mapping[str, memoryview] = _NO_PLACES
 ) -> bytes:
-    """A serialized `ModelInferResponse`.
-
-    Tensor bytes are joined to the serialized rest: set as a field they would be copied three
-    times, which a response of 600 KB feels (44 us instead of 15).
+    """A serialized `ModelInferResponse`; outputs that have a place are written there.
 
     Raises:
         ServeError: an output does not fit its place in shared memory.
     """
-    message = pb.ModelInferResponse(
-        model_name=response.model, model_version=str(response.version), id=response.request_id
-    )
-    add = message.outputs.add
-    raw: list[Buffer] = []
-    for name, array in response.outputs.items():
-        add(name=name, datatype=datatype_of(array), shape=array.shape)
-        data = _bytes_of(array)
-        if name in places:
-            data = _placed(name, data, places[name])
-        raw += (_RAW_TAG, _varint(memoryview(data).nbytes), data)
-    return b"".join((message.SerializeToString(), *raw))
+    return b"".join(_encode(response, places))
 
 
-def encode_stream_response(response: bytes) -> bytes:
-    """A serialized `ModelStreamInferResponse` around a serialized response, marked as final.
+def encode_stream_response(
+    response: InferResponse, places: Mapping[str, memoryview] = _NO_PLACES
+) -> bytes:
+    """As `encode_response`, in a `ModelStreamInferResponse` and marked as the final response.
 
     Fields of a message may come in any order, so the mark is simply appended.
     """
-    size = _varint(len(response) + len(_FINAL))
-    return b"".join((_STREAM_RESPONSE_TAG, size, response, _FINAL))
+    parts = [*_encode(response, places), _FINAL]
+    size = sum(memoryview(part).nbytes for part in parts)
+    return b"".join((_STREAM_RESPONSE_TAG, _varint(size), *parts))
 
 
 def encode_stream_error(message: pb.ModelInferRequest, text: str) -> bytes:
@@ -189,6 +178,27 @@ def _decode_output(
         decoded.places[output.name] = regions.view(place.region, place.offset, place.byte_size)
     if classes is not None:
         decoded.classes[output.name] = classes
+
+
+def _encode(response: InferResponse, places: Mapping[str, memoryview]) -> list[Buffer]:
+    """The parts of a serialized `ModelInferResponse`.
+
+    Tensor bytes stay outside the message and are joined to it by the caller: set as a field they
+    would be copied three times, which a response of 600 KB feels (44 us instead of 18).
+    """
+    message = pb.ModelInferResponse(
+        model_name=response.model, model_version=str(response.version), id=response.request_id
+    )
+    add = message.outputs.add
+    parts: list[Buffer] = [b""]
+    for name, array in response.outputs.items():
+        add(name=name, datatype=datatype_of(array), shape=array.shape)
+        data = _bytes_of(array)
+        if name in places:
+            data = _placed(name, data, places[name])
+        parts += (_RAW_TAG, _varint(memoryview(data).nbytes), data)
+    parts[0] = message.SerializeToString()
+    return parts
 
 
 def _bytes_of(array: Array) -> Buffer:

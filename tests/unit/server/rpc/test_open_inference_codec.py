@@ -528,13 +528,14 @@ class TestResponse:
         echoed = message(("y", output.datatype, output.shape), raw=encoded.raw_output_contents)
         assert decode(echoed).request.inputs["y"].tolist() == expected
 
-    def test_a_stream_response_is_final(self) -> None:
-        unary = encode_response(response_of({"y": np.zeros(100, np.float32)}))
-        streamed = pb.ModelStreamInferResponse.FromString(encode_stream_response(unary))
+    def test_a_stream_response_is_the_same_and_final(self) -> None:
+        response = response_of({"y": np.zeros((2, 50), np.float32), "z": np.array([1])})
+        streamed = pb.ModelStreamInferResponse.FromString(encode_stream_response(response))
         assert streamed.error_message == ""
         assert streamed.infer_response.parameters["triton_final_response"].bool_param
         del streamed.infer_response.parameters["triton_final_response"]
-        assert streamed.infer_response == pb.ModelInferResponse.FromString(unary)
+        unary = pb.ModelInferResponse.FromString(encode_response(response))
+        assert streamed.infer_response == unary
 
     def test_a_stream_error_says_which_request_failed(self) -> None:
         request = pb.ModelInferRequest(model_name="m", id="r-1")
