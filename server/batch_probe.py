@@ -35,7 +35,8 @@ class Tolerance:
 
 CPU = Tolerance()
 ACCELERATOR = Tolerance(single=1e-2)  # TF32 and other reduced precision inside
-DYNAMIC_QUANTIZATION = Tolerance(single=0.2, half=0.2)  # the scale comes from the whole batch
+# The scale comes from the whole batch: 1.3 % was seen on an INT8 MiniLM, mixing rows gives 30 % up.
+DYNAMIC_QUANTIZATION = Tolerance(single=0.1, half=0.1)
 
 
 def shape_reason(signature: Signature) -> str:

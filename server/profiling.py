@@ -119,6 +119,8 @@ class _Probe:
         limit = self._config.batching.max_batch or self._config.max_batch_size or AUTO_LIMIT
         curve = latency_curve.measure(self._run, self._make, limit, self._budget_s, self._clock)
         max_batch, why = _max_batch(self._config, curve, limit)
+        if self._tolerance is batch_probe.DYNAMIC_QUANTIZATION:
+            why += "; answers vary slightly with their batch, whose rows share a quantization scale"
         if max_batch > max(batch_probe.SIZES):
             reason = batch_probe.mixing_reason(self._run, self._make, max_batch, self._tolerance)
             if reason:

@@ -108,7 +108,7 @@ ROUNDING = [
     (5e-3, "f4", ACCELERATOR, True),
     (5e-3, "f2", CPU, True),
     (5e-2, "f2", CPU, False),
-    (0.1, "f4", DYNAMIC_QUANTIZATION, True),
+    (5e-2, "f4", DYNAMIC_QUANTIZATION, True),
 ]
 
 

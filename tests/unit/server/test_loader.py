@@ -85,7 +85,7 @@ def test_a_model_is_opened_probed_and_warm(tmp_path: Path) -> None:
 
 def test_slow_model_gets_a_wide_session_when_it_pays(tmp_path: Path, opener: Opener) -> None:
     opener.cost_s = {1: 0.004, 3: 0.001}
-    loaded = load(source(tmp_path), LoadPlan(threads=3, models=100))
+    loaded = load(source(tmp_path), LoadPlan(threads=3, models=2000))
     assert loaded.wide is opener.backends[1]
     assert opener.threads == [1, 3]
     assert loaded.instances == 3
@@ -96,7 +96,7 @@ def test_slow_model_gets_a_wide_session_when_it_pays(tmp_path: Path, opener: Ope
 
 def test_wide_session_that_does_not_pay_is_closed(tmp_path: Path, opener: Opener) -> None:
     opener.cost_s = {1: 0.004, 3: 0.004}
-    loaded = load(source(tmp_path), LoadPlan(threads=3, models=100))
+    loaded = load(source(tmp_path), LoadPlan(threads=3, models=2000))
     assert loaded.wide is None
     assert [backend.is_closed for backend in opener.backends] == [False, True]
 
@@ -114,7 +114,7 @@ def test_what_is_said_about_threads_is_done(
     tmp_path: Path, opener: Opener, config: ModelConfig, threads: int, instances: int
 ) -> None:
     opener.cost_s = {1: 0.004, 4: 0.001}
-    loaded = load(source(tmp_path, config), LoadPlan(threads=4, models=100))
+    loaded = load(source(tmp_path, config), LoadPlan(threads=4, models=2000))
     assert opener.threads == [threads]
     assert loaded.wide is None
     assert loaded.instances == instances
@@ -126,10 +126,10 @@ def test_loading_yields_to_serving_but_serving_threads_do_not(
 ) -> None:
     opener.cost_s = {1: 0.004, 2: 0.001}
     own = os.getpriority(os.PRIO_PROCESS, 0)
-    load(source(tmp_path), LoadPlan(threads=2, models=100))
+    load(source(tmp_path), LoadPlan(threads=2, models=2000))
     assert opener.niceness == [min(19, own + NICENESS), own]
     assert os.getpriority(os.PRIO_PROCESS, threading.get_native_id()) == own
-    load(source(tmp_path, execution(threads=2)), LoadPlan(threads=2, models=100))
+    load(source(tmp_path, execution(threads=2)), LoadPlan(threads=2, models=2000))
     assert opener.niceness[2] == own
 
 

@@ -201,7 +201,9 @@ def test_dynamically_quantized_model_is_allowed_its_noise(tmp_path: Path) -> Non
     content = models.build(
         nodes, [models.tensor("x", "FP32", ["n", 64])], [models.tensor("y", "FP32", ["n", 64])]
     )
-    assert probed(tmp_path, content).profile.batchable
+    profile = probed(tmp_path, content).profile
+    assert profile.batchable
+    assert "share a quantization scale" in profile.max_batch_reason
 
 
 def test_one_quick_run_is_enough(tmp_path: Path) -> None:
