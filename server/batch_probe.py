@@ -7,6 +7,7 @@ size, so results agree to about 1e-3 of the output's range, not bit by bit.
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -18,8 +19,18 @@ SIZES = (2, 3)  # tried before the latency curve; the largest batch is tried aft
 _ABSOLUTE = 1e-6  # differences below this are rounding, however small the output's range
 _ALONE_LIMIT = 4  # rows of one batch that are run alone
 
-MakeInputs = Callable[[int, int], Mapping[str, Array]]
+_INFLUENCE = "rows of a batch influence each other"
+
+Arrays = Mapping[str, Array]
+MakeInputs = Callable[[int, int], Arrays]
 """Inputs of so many different rows, from a seed."""
+
+
+class Finding(NamedTuple):
+    """Something that speaks against batching."""
+
+    text: str
+    is_exact: bool = False  # about values that must be equal
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +73,7 @@ def _why_no_batch(spec: TensorSpec) -> str:
     return text
 
 
-def is_repeatable(run: Run, inputs: Mapping[str, Array]) -> bool:
+def is_repeatable(run: Run, inputs: Arrays) -> bool:
     """Whether two runs of the same inputs give the same outputs."""
     first, second = run(inputs), run(inputs)
     return all(difference(first[name], second[name]) <= CPU.of(first[name]) for name in first)
@@ -74,37 +85,49 @@ def mixing_reason(run: Run, make: MakeInputs, rows: int, tolerance: Tolerance) -
     Whole numbers, booleans and texts must be equal. Where they are not, other inputs are tried
     once: the largest of two nearly equal numbers may be either of them.
     """
-    reason, is_exact = _try_rows(run, make(rows, 0), rows, tolerance)
-    if reason and is_exact:
-        reason, _ = _try_rows(run, make(rows, 1), rows, tolerance)
-    return reason
+    finding = _try_rows(run, make(rows, 0), rows, tolerance)
+    if finding is not None and finding.is_exact:
+        finding = _try_rows(run, make(rows, 1), rows, tolerance)
+    return "" if finding is None else finding.text
 
 
-def _try_rows(
-    run: Run, inputs: Mapping[str, Array], rows: int, tolerance: Tolerance
-) -> tuple[str, bool]:
-    """The reason, and whether it is about values that must be equal."""
+def _try_rows(run: Run, inputs: Arrays, rows: int, tolerance: Tolerance) -> Finding | None:
     try:
         together = run(inputs)
     except Exception as error:
-        return f"a batch of {rows} rows fails where one row runs: {error}", False
+        return Finding(f"a batch of {rows} rows fails where one row runs: {error}")
     for name, array in together.items():
         if array.ndim == 0 or len(array) != rows:
-            return f"output '{name}' has shape {list(array.shape)} for {rows} rows", False
+            return Finding(f"output '{name}' has shape {list(array.shape)} for {rows} rows")
+    try:
+        alone = _run_alone(run, inputs, together, tolerance)
+        return alone or _run_in_another_order(run, inputs, together, tolerance)
+    except Exception as error:
+        return Finding(f"rows that run together fail alone or in another order: {error}")
+
+
+def _run_alone(run: Run, inputs: Arrays, together: Arrays, tolerance: Tolerance) -> Finding | None:
+    rows = len(next(iter(together.values())))
     for row in _sample(rows):
         alone = run({name: array[row : row + 1] for name, array in inputs.items()})
         expected = {name: array[row : row + 1] for name, array in together.items()}
         finding = compare(alone, expected, together, tolerance)
         if finding is not None:
-            what = f"row {row} of {rows} gives {finding[0]} when it is run alone"
-            return f"rows of a batch influence each other: {what}", finding[1]
-    order = np.roll(np.arange(rows), 1)
+            what = f"row {row} of {rows} gives {finding.text} when it is run alone"
+            return Finding(f"{_INFLUENCE}: {what}", finding.is_exact)
+    return None
+
+
+def _run_in_another_order(
+    run: Run, inputs: Arrays, together: Arrays, tolerance: Tolerance
+) -> Finding | None:
+    order = np.roll(np.arange(len(next(iter(together.values())))), 1)
     moved = run({name: array[order] for name, array in inputs.items()})
     expected = {name: array[order] for name, array in together.items()}
     finding = compare(moved, expected, together, tolerance)
-    if finding is not None:
-        return f"rows of a batch influence each other: {finding[0]} in another order", finding[1]
-    return "", False
+    if finding is None:
+        return None
+    return Finding(f"{_INFLUENCE}: {finding.text} in another order", finding.is_exact)
 
 
 def _sample(rows: int) -> list[int]:
@@ -114,22 +137,19 @@ def _sample(rows: int) -> list[int]:
 
 
 def compare(
-    actual: Mapping[str, Array],
-    expected: Mapping[str, Array],
-    whole: Mapping[str, Array],
-    tolerance: Tolerance,
-) -> tuple[str, bool] | None:
-    """What differs and whether it had to be equal; None when nothing does."""
+    actual: Arrays, expected: Arrays, whole: Arrays, tolerance: Tolerance
+) -> Finding | None:
+    """What differs beyond rounding, relative to the range of `whole`; None when nothing does."""
     for name, array in expected.items():
         other = actual[name]
         if other.shape != array.shape:
-            text = f"output '{name}' of shape {list(other.shape)} instead of {list(array.shape)}"
-            return text, False
+            sizes = f"{list(other.shape)} instead of {list(array.shape)}"
+            return Finding(f"output '{name}' of shape {sizes}")
         gap = difference(other, array, whole[name])
         if gap > tolerance.of(array):
             if not is_float(array):
-                return f"another '{name}' (whole numbers and texts must be equal)", True
-            return f"another '{name}' (by {gap:.2g} of its range)", False
+                return Finding(f"another '{name}' (whole numbers and texts must be equal)", True)
+            return Finding(f"another '{name}' (by {gap:.2g} of its range)")
     return None
 
 

@@ -79,7 +79,7 @@ def _try_padding(
             actual = {name: _crop(array, name, plan) for name, array in actual.items()}
         finding = compare(actual, expected, expected, tolerance)
         if finding is not None:
-            return None, f"padding changes the answer: {finding[0]}{_hint(plan)}"
+            return None, f"padding changes the answer: {finding.text}{_hint(plan)}"
     return plan, ""
 
 

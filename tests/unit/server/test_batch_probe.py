@@ -75,6 +75,16 @@ def test_a_model_that_takes_one_row_only_is_found() -> None:
     assert reason.startswith("a batch of 2 rows fails where one row runs: ")
 
 
+def test_a_row_that_fails_alone_is_no_failure_of_the_load() -> None:
+    def never_alone(inputs: Mapping[str, Array]) -> Mapping[str, Array]:
+        if len(inputs["x"]) == 1:
+            raise ValueError("lonely")
+        return {"y": inputs["x"]}
+
+    reason = mixing_reason(never_alone, Make(), 2, CPU)
+    assert reason == "rows that run together fail alone or in another order: lonely"
+
+
 def test_dependence_on_the_order_is_found() -> None:
     def position_of_the_largest(inputs: Mapping[str, Array]) -> Mapping[str, Array]:
         x = inputs["x"].copy()
