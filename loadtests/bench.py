@@ -39,6 +39,7 @@ MIN_THROUGHPUT_RATIO = 0.95  # of models whose lone bare call takes longer than 
 HEAVY_MS = 5.0
 MAX_CPU_RATIO = 1.15
 MAX_ADDED_P99_MS = 0.5
+MIN_SAMPLES = 200  # a p99 of fewer, or a rate with a batch more or less, says little
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,11 +82,12 @@ class Bench:
         }
 
     def _throughput(self, name: str, subject: Subject, floor: Floor) -> dict[str, Any]:
-        layout, _ = floor.best(subject.batches, self._seconds / 4)
-        load = self._load(name, subject, subject.concurrency)
+        layout, expected_per_s = floor.best(subject.batches, self._seconds / 4)
+        seconds = max(self._seconds, MIN_SAMPLES / expected_per_s)
+        load = self._load(name, subject, subject.concurrency, seconds)
         bare, served = [], []
         for _ in range(self._rounds):
-            bare.append(floor.rows_per_s(layout, self._seconds))
+            bare.append(floor.rows_per_s(layout, seconds))
             served.append(self._generate(load))
         return {
             "bare_layout": asdict(layout),
@@ -97,10 +99,12 @@ class Bench:
         }
 
     def _lone_client(self, name: str, subject: Subject, floor: Floor) -> dict[str, Any]:
-        load = self._load(name, subject, 1)
+        expected_s = floor.latency(self._seconds / 4).p50_ms / 1e3
+        seconds = max(self._seconds, MIN_SAMPLES * expected_s)
+        load = self._load(name, subject, 1, seconds)
         bare, served = [], []
         for _ in range(self._rounds):
-            bare.append(floor.latency(self._seconds))
+            bare.append(floor.latency(seconds))
             served.append(self._generate(load))
         pairs = list(zip(served, bare, strict=True))
         return {
@@ -114,7 +118,7 @@ class Bench:
 
     def front_end(self, subject: Subject, ceiling: Process, address: str) -> dict[str, Any]:
         """Server CPU per request on the tiny model, next to the constant-answer server."""
-        ours = self._load("tiny", subject, subject.concurrency)
+        ours = self._load("tiny", subject, subject.concurrency, self._seconds)
         least = Load(address, "tiny", subject.row, subject.concurrency, self._seconds)
         served, constant = [], []
         for _ in range(self._rounds):
@@ -128,8 +132,8 @@ class Bench:
             "ratio": median(s / c for s, c in pairs),
         }
 
-    def _load(self, name: str, subject: Subject, concurrency: int) -> Load:
-        return Load(self._server.grpc, name, subject.row, concurrency, self._seconds)
+    def _load(self, name: str, subject: Subject, concurrency: int, seconds: float) -> Load:
+        return Load(self._server.grpc, name, subject.row, concurrency, seconds)
 
 
 def _cpu_per_request(process: Process, generate: Generator, load: Load) -> float:
