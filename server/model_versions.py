@@ -93,12 +93,12 @@ class ModelVersions:
         self._open_version, self._spawn, self._changed = open_version, spawn, changed
         self._versions: dict[int, _Version] = {}
         self.was_tried = False  # a load was asked for, and no unload since
-        self._note = ""  # why nothing serves, where no version is known
+        self.note = ""  # why nothing serves, where no version is known
 
     @property
     def is_forgotten(self) -> bool:
         """Whether there is nothing to say of this model: no version, no reason."""
-        return not self._versions and not self._note
+        return not self._versions and not self.note
 
     def made_from(self, folder: Path) -> list[ServedVersion]:
         """The versions that serve and were opened from files below `folder`."""
@@ -117,7 +117,7 @@ class ModelVersions:
         self.was_tried = True
         self._changed()
         if source.error:
-            self._note = source.error
+            self.note = source.error
             for version in self._versions.values():
                 version.fail(source.error)
             raise LoadFailed(f"failed to load '{self.name}': {source.error}")
@@ -137,7 +137,7 @@ class ModelVersions:
 
         With `forget`, the index does not keep them.
         """
-        self._note, self.was_tried = "" if forget else reason, False
+        self.note, self.was_tried = "" if forget else reason, False
         for number, version in list(self._versions.items()):
             if version.served is not None:
                 self._unload(number, reason, forget)
@@ -151,7 +151,7 @@ class ModelVersions:
         if self.is_forgotten:
             return []
         if not self._versions:
-            return [VersionStatus(self.name, None, ModelState.UNAVAILABLE, self._note)]
+            return [VersionStatus(self.name, None, ModelState.UNAVAILABLE, self.note)]
         return [self._status(number) for number in sorted(self._versions)]
 
     def why_not(self, number: int | None) -> ModelNotFound | ModelNotReady:

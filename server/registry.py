@@ -36,6 +36,7 @@ T = TypeVar("T")
 Subscriber = Callable[[str, bool], None]
 """Told a model's name and whether it is ready now; called on the loop, must not block."""
 
+_NOT_LOADED = "not loaded"
 _PROGRESS_INTERVAL_S = 5.0  # between two log lines while many models load
 
 
@@ -72,12 +73,11 @@ class Registry:
         Raises:
             RepositoryError: the repository cannot be read.
         """
+        if self._control == "explicit":
+            await self.refresh()
+            return
         sources = await asyncio.to_thread(self._repository.scan)
         self._seen = {name: source.fingerprint for name, source in sources.items()}
-        if self._control == "explicit":
-            for name in sources:
-                self._model(name).unload("not loaded")
-            return
         self._acted_on = dict(self._seen)
         loads = [self._begin(self._load(name, source)) for name, source in sources.items()]
         await _all_done(loads)
@@ -174,6 +174,24 @@ class Registry:
     def n_loading(self) -> int:
         """Models being loaded, or waiting for their turn."""
         return len(self._loads)
+
+    async def refresh(self) -> None:
+        """Brings models that could be loaded by request into the index, and takes out those gone.
+
+        A repository that cannot be read changes nothing.
+        """
+        if self._control != "explicit":
+            return
+        try:
+            names = await asyncio.to_thread(self._repository.names)
+        except RepositoryError as error:
+            logger.warning("repository not read: %s", error)
+            return
+        for name in names - self._models.keys():
+            self._model(name).unload(_NOT_LOADED)
+        for name in [name for name, model in self._models.items() if model.note == _NOT_LOADED]:
+            if name not in names:
+                self._models[name].unload("", forget=True)
 
     async def idle(self) -> None:
         """Returns when no load or unload is under way."""

@@ -95,6 +95,14 @@ class Repository:
             places.setdefault(_name(path), []).append(path)
         return {name: self._source(name, paths) for name, paths in sorted(places.items())}
 
+    def names(self) -> set[str]:
+        """The names of all models; much cheaper than `scan`.
+
+        Raises:
+            RepositoryError: a repository cannot be read (any more).
+        """
+        return {_name(path) for path in self._paths()}
+
     def find(self, name: str, config_json: str | None = None) -> ModelSource | None:
         """One model by name, read afresh; None where there is none.
 

@@ -57,6 +57,7 @@ class ModelsService:
     async def list_models(self, _: Call, data: bytes) -> bytes:
         request = parse(pb.ListModelsRequest, data)
         window_s = _window_s(request.window_s, _LIST_WINDOW_S)
+        await self._registry.refresh()
         models = self._summaries(self._registry.index(), window_s)
         return pb.ListModelsResponse(models=models).SerializeToString()
 

@@ -35,6 +35,7 @@ class RepositoryCalls:
     async def _index(self, request: pb.RepositoryIndexRequest) -> pb.RepositoryIndexResponse:
         if request.repository_name:
             raise Unimplemented("'repository_name' specification is not supported")
+        await self._registry.refresh()
         entries = self._registry.index()
         return pb.RepositoryIndexResponse(
             models=[

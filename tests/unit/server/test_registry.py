@@ -1,6 +1,8 @@
 import asyncio
 import json
 import logging
+import shutil
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
@@ -25,6 +27,7 @@ class Bench:
         loads_at_once: int = 2,
     ) -> None:
         self.folder = folder
+        folder.mkdir(exist_ok=True)
         self.opener = FakeOpener()
         self.registry = Registry(
             Repository([folder]), self.opener, control, loads_at_once, load_timeout_s
@@ -41,6 +44,14 @@ class Bench:
     def index(self) -> list[tuple[str, int | None, str, str]]:
         return [(s.model, s.version, s.state, s.reason) for s in self.registry.index()]
 
+    async def end(self) -> None:
+        """Lets all requests go and closes the registry."""
+        self.opener.gate.set()
+        for version in self.opener.opened:
+            while version.handles:
+                version.release()
+        await self.registry.close()
+
     async def poll(self) -> None:
         """Two looks, so that a change counts as at rest, and what follows from them."""
         await self.registry.poll_once()
@@ -49,10 +60,11 @@ class Bench:
 
 
 @pytest.fixture
-def bench(tmp_path: Path) -> Bench:
-    bench = Bench(tmp_path)
+async def bench(tmp_path: Path) -> AsyncIterator[Bench]:
+    bench = Bench(tmp_path / "repository")
     bench.put("a/1/model.onnx")
-    return bench
+    yield bench
+    await bench.end()
 
 
 async def until_ended(bench: Bench) -> None:
@@ -86,6 +98,23 @@ async def test_explicit_control_loads_nothing_but_knows_what_is_there(bench: Ben
     assert bench.registry.counts() == (0, 0)
     with pytest.raises(ModelNotFound, match="Request for unknown model: 'a' is not found"):
         bench.resolve()
+
+
+async def test_the_index_follows_what_could_be_loaded(bench: Bench) -> None:
+    await bench.registry.start()
+    bench.put("b/1/model.onnx")
+    await bench.registry.refresh()
+    assert [model for model, *_ in bench.index()] == ["a", "b"]
+    await bench.registry.load("a")
+    await bench.registry.unload("a")
+    shutil.rmtree(bench.folder / "a")
+    shutil.rmtree(bench.folder / "b")
+    await bench.registry.refresh()
+    await until_ended(bench)
+    assert bench.index() == [("a", 1, "UNAVAILABLE", "unloaded")]
+    bench.folder.rename(bench.folder.with_name("away"))
+    await bench.registry.refresh()
+    assert bench.index() == [("a", 1, "UNAVAILABLE", "unloaded")]
 
 
 async def test_the_highest_ready_version_answers_where_none_is_named(bench: Bench) -> None:
