@@ -5,6 +5,7 @@ entry for each input that has neither typed `contents` nor a place in shared mem
 order of the inputs; answers are always raw. Refusals are in Triton's words.
 """
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
@@ -23,6 +24,7 @@ from server.shared_memory import SharedMemoryRegions
 
 _NO_PLACES: Mapping[str, memoryview] = MappingProxyType({})
 
+_VERSION = re.compile(r"0*[1-9][0-9]{0,17}")  # a positive int64
 _RAW_TAG = b"\x32"  # raw_output_contents = 6, length-delimited
 _STREAM_RESPONSE_TAG = b"\x12"  # ModelStreamInferResponse.infer_response = 2
 _FINAL = pb.ModelInferResponse(
@@ -67,7 +69,7 @@ def parse_version(text: str) -> int | None:
     """The version a client names; None where it leaves the choice to the server."""
     if not text:
         return None
-    if not (text.isascii() and text.isdigit() and int(text) > 0):
+    if not _VERSION.fullmatch(text):
         raise InvalidRequest(
             f"failed to get model version from specified version string '{text}',"
             " version should be an integral value > 0"

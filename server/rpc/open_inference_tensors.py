@@ -64,9 +64,9 @@ def _bad_tensor(
         return InvalidRequest(
             f"All input dimensions should be specified for {where}, got [{dimensions}]"
         )
-    if tensor.datatype == "BYTES":
-        return InvalidRequest(f"input byte size mismatch for {where}: {error}")
     expected = prod(shape) * dtype.itemsize
+    if tensor.datatype == "BYTES" or expected == n_bytes:
+        return InvalidRequest(f"input byte size mismatch for {where}: {error}")
     return InvalidRequest(
         f"input byte size mismatch for {where}. Expected {expected}, got {n_bytes}"
     )
@@ -101,12 +101,14 @@ def _contents_array(tensor: InputTensor, field_name: str) -> Array:
 
 
 def _shaped(values: Array, tensor: InputTensor, model: str) -> Array:
-    shape = tuple(tensor.shape)
-    dtype = DTYPES.get(tensor.datatype)
-    if dtype is not None and min(shape, default=0) >= 0 and values.size == prod(shape):
+    dtype, shape = DTYPES.get(tensor.datatype), tuple(tensor.shape)
+    try:
+        if dtype is None:
+            known = ", ".join(DTYPES)
+            raise ValueError(f"unknown datatype '{tensor.datatype}', expected one of {known}")
+        if min(shape, default=0) < 0 or values.size != prod(shape):
+            raise ValueError(f"expected {prod(shape)} elements, got {values.size}")
         return values.astype(dtype, copy=False).reshape(shape)
-    counted = f"expected {prod(shape)} elements, got {values.size}"
-    if dtype is None:
-        counted = f"unknown datatype '{tensor.datatype}', expected one of {', '.join(DTYPES)}"
-    n_bytes = values.size * (dtype.itemsize if dtype else 0)
-    raise _bad_tensor(tensor, model, n_bytes, ValueError(counted))
+    except ValueError as error:
+        n_bytes = values.size * (dtype.itemsize if dtype else 0)
+        raise _bad_tensor(tensor, model, n_bytes, error) from None

@@ -140,6 +140,11 @@ class TestInputs:
                 id="string ends early",
             ),
             pytest.param(
+                one_input("BYTES", [2**33, 2], b"\x05\x00\x00\x00ab"),
+                "takes at least 68719476736 bytes, got 6 bytes",
+                id="shape claims more than there is",
+            ),
+            pytest.param(
                 message(("x", "FP32", [2])),
                 "unable to find data for input tensor 'x' for model 'm' in request.",
                 id="no data",
@@ -230,7 +235,7 @@ class TestRequest:
         request.outputs.add(name="y")
         assert decode(request).request.output_names == ("y",)
 
-    @pytest.mark.parametrize("text", ["0", "-1", "1.5", "latest", "²", " 1"])
+    @pytest.mark.parametrize("text", ["0", "-1", "1.5", "latest", "²", " 1", "9" * 5000])
     def test_a_version_is_a_positive_number(self, text: str) -> None:
         with pytest.raises(InvalidRequest, match="version should be an integral value > 0"):
             parse_version(text)
