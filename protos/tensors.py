@@ -88,7 +88,7 @@ def encode(array: Array) -> bytes:
 
 def _decode_bytes(data: Buffer, shape: Sequence[int]) -> Array:
     view, count, offset = memoryview(data), prod(shape), 0
-    if count * _LENGTH.size > len(view):  # before room is made for what a shape only claims
+    if count > len(view):  # room is not made for what a shape only claims
         raise ValueError(
             f"BYTES tensor of {count} elements takes at least {count * _LENGTH.size} bytes,"
             f" got {len(view)} bytes"
