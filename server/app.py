@@ -199,7 +199,7 @@ class App:
                 yield VersionState(*key, is_ready, memory.get(key, 0))
 
     def _own(self, work: Coroutine[None, None, None]) -> None:
-        """Runs a background task for the life of the server; a failure of it is a bug and logged."""
+        """Runs a background task for the life of the server; its failure is a bug and logged."""
         task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._ended)

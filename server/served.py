@@ -107,7 +107,14 @@ class ServedVersion:
             self._closed.set()
             return
         freed = asyncio.get_running_loop().run_in_executor(None, self.loaded.close)
-        freed.add_done_callback(lambda _: self._closed.set())
+        freed.add_done_callback(self._freed)
+
+    def _freed(self, freed: asyncio.Future[None]) -> None:
+        self._closed.set()
+        if (error := freed.exception()) is not None:
+            logger.error(
+                "model '%s' version %d: not freed", self.model, self.version, exc_info=error
+            )
 
     def _on_health(self, problem: str) -> None:
         """Reports the version as unreliable until a batch, or an example, has been answered."""

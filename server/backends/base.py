@@ -1,4 +1,4 @@
-"""What the server asks of a framework: describe the tensors, run a batch. Nothing else lives here."""
+"""What the server asks of a framework: describe the tensors, run a batch. Nothing else."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
