@@ -27,7 +27,7 @@ from client.values import Options, Prediction, Request
 from protos import models_pb2
 from protos.tensors import Array
 
-RequestT = TypeVar("RequestT", bound=Message)
+RequestT = TypeVar("RequestT", bound=Message | bytes)
 ResponseT = TypeVar("ResponseT", bound=Message)
 
 
@@ -257,7 +257,7 @@ class AsyncClient:
     async def _attempt(
         self,
         call: Any,
-        request: Message,
+        request: Message | bytes,
         timeout_s: float | None,
         policy: RetryPolicy | None = None,
     ) -> Any:

@@ -9,11 +9,12 @@ from numpy.typing import ArrayLike
 from client.errors import InferenceError
 from client.values import Prediction, Request, Timing
 from protos import predict_pb2 as pb
-from protos.tensors import datatype_of, decode, encode
+from protos.tensor_wire import serialize
+from protos.tensors import Array, datatype_of, decode
 
 
-def encode_request(request: Request) -> pb.PredictRequest:
-    """The message of a request.
+def encode_request(request: Request, number: int | None = None) -> bytes:
+    """The serialized message of a request; `number` is its id where it has none.
 
     Raises:
         ValueError: names the input that cannot be sent and its dtype, or the timeout that is
@@ -22,16 +23,15 @@ def encode_request(request: Request) -> pb.PredictRequest:
     message = pb.PredictRequest(
         model=request.model,
         version=request.version or 0,
-        request_id=request.request_id,
+        request_id=request.request_id or ("" if number is None else str(number)),
         output_names=request.outputs,
         priority=request.priority,
         explain=request.explain,
         timeout_ms=_milliseconds("timeout_s", request.timeout_s),
         queue_timeout_ms=_milliseconds("queue_timeout_s", request.queue_timeout_s),
     )
-    for name, value in request.inputs.items():
-        _add_input(message, name, value)
-    return message
+    arrays = {name: _array(name, value) for name, value in request.inputs.items()}
+    return serialize(message, message.inputs, arrays)
 
 
 def decode_response(message: pb.PredictResponse) -> Prediction:
@@ -59,14 +59,10 @@ class StreamSource:
         self._numbers = count()
         self.failure: Exception | None = None
 
-    def encode(self, request: Request) -> pb.PredictRequest:
-        message = encode_request(request)
-        number = next(self._numbers)
-        if not message.request_id:
-            message.request_id = str(number)
-        return message
+    def encode(self, request: Request) -> bytes:
+        return encode_request(request, next(self._numbers))
 
-    def messages(self, requests: Iterable[Request]) -> Iterator[pb.PredictRequest]:
+    def messages(self, requests: Iterable[Request]) -> Iterator[bytes]:
         try:
             for request in requests:
                 yield self.encode(request)
@@ -75,7 +71,7 @@ class StreamSource:
 
     async def messages_async(
         self, requests: Iterable[Request] | AsyncIterable[Request]
-    ) -> AsyncIterator[pb.PredictRequest]:
+    ) -> AsyncIterator[bytes]:
         try:
             if isinstance(requests, AsyncIterable):
                 async for request in requests:
@@ -87,14 +83,13 @@ class StreamSource:
             self.failure = error
 
 
-def _add_input(message: pb.PredictRequest, name: str, value: ArrayLike) -> None:
+def _array(name: str, value: ArrayLike) -> Array:
     try:
         array = np.asarray(value)
-        message.inputs.add(
-            name=name, datatype=datatype_of(array), shape=array.shape, raw=encode(array)
-        )
+        datatype_of(array)
     except ValueError as error:
         raise ValueError(f'input "{name}": {error}') from None
+    return array
 
 
 def _milliseconds(field: str, seconds: float | None) -> float:

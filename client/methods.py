@@ -8,7 +8,7 @@ from google.protobuf.message import Message
 from protos import models_pb2 as models
 from protos import predict_pb2 as predict
 
-RequestT = TypeVar("RequestT", bound=Message)
+RequestT = TypeVar("RequestT", bound=Message | bytes)
 ResponseT = TypeVar("ResponseT", bound=Message)
 
 CHANNEL_OPTIONS: tuple[tuple[str, int], ...] = (
@@ -26,7 +26,7 @@ class Method(Generic[RequestT, ResponseT]):
     """One method of the server."""
 
     path: str
-    request: type[RequestT]
+    request: type[RequestT]  # bytes: serialized already, since tensors are joined to it uncopied
     response: type[ResponseT]
     retry: bool = True  # asking twice does no harm
 
@@ -34,18 +34,20 @@ class Method(Generic[RequestT, ResponseT]):
     def codecs(self) -> dict[str, Any]:
         """The keyword arguments of `channel.unary_unary` and its like."""
         return {
-            "request_serializer": self.request.SerializeToString,
+            "request_serializer": _serialize,
             "response_deserializer": self.response.FromString,
         }
+
+
+def _serialize(request: Message | bytes) -> bytes:
+    return request if isinstance(request, bytes) else request.SerializeToString()
 
 
 _PREDICTION = "/inflight.v1.Prediction/"
 _MODELS = "/inflight.v1.Models/"
 
-PREDICT = Method(_PREDICTION + "Predict", predict.PredictRequest, predict.PredictResponse)
-PREDICT_STREAM = Method(
-    _PREDICTION + "PredictStream", predict.PredictRequest, predict.PredictResponse
-)
+PREDICT = Method(_PREDICTION + "Predict", bytes, predict.PredictResponse)
+PREDICT_STREAM = Method(_PREDICTION + "PredictStream", bytes, predict.PredictResponse)
 LIST_MODELS = Method(_MODELS + "ListModels", models.ListModelsRequest, models.ListModelsResponse)
 GET_MODEL = Method(_MODELS + "GetModel", models.GetModelRequest, models.GetModelResponse)
 LOAD_MODEL = Method(

@@ -10,7 +10,8 @@ import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 
 from protos import predict_pb2 as pb
-from protos.tensors import Array, datatype_of, decode, encode
+from protos.tensor_wire import serialize
+from protos.tensors import Array, decode
 from server.errors import InvalidRequest, ModelNotReady
 from server.inference import Inference
 from server.request import InferRequest, InferResponse, Timing
@@ -44,7 +45,7 @@ class PredictionService:
     async def predict(self, call: Call, data: bytes) -> bytes:
         request = decode_request(parse(pb.PredictRequest, data), call.deadline)
         response = await self._inference.predict(request)
-        return encode_response(response, request.explain).SerializeToString()
+        return encode_response(response, request.explain)
 
     async def predict_stream(self, call: Call, requests: AsyncIterator[bytes], send: Send) -> None:
         """Answers each request in a task of its own, so that none waits for another."""
@@ -69,9 +70,9 @@ class PredictionService:
             message = parse(pb.PredictRequest, data)
             request = decode_request(message, call.deadline)
             response = await self._inference.predict(request)
-            return encode_response(response, request.explain).SerializeToString()
+            return encode_response(response, request.explain)
         except Exception as error:
-            return encode_failure(message, error).SerializeToString()
+            return encode_failure(message, error)
 
 
 async def _read(
@@ -110,7 +111,7 @@ def decode_request(message: pb.PredictRequest, call_deadline: float | None) -> I
     )
 
 
-def encode_response(response: InferResponse, explain: bool) -> pb.PredictResponse:
+def encode_response(response: InferResponse, explain: bool) -> bytes:
     """The message of an answer."""
     message = pb.PredictResponse(
         model=response.model,
@@ -118,22 +119,21 @@ def encode_response(response: InferResponse, explain: bool) -> pb.PredictRespons
         request_id=response.request_id,
         served_by=response.served_by,
     )
-    add = message.outputs.add
-    for name, array in response.outputs.items():
-        add(name=name, datatype=datatype_of(array), shape=array.shape, raw=encode(array))
     if explain:
         _fill_timing(message.timing, response.timing)
-    return message
+    return serialize(message, message.outputs, response.outputs)
 
 
-def encode_failure(message: pb.PredictRequest, error: Exception) -> pb.PredictResponse:
+def encode_failure(message: pb.PredictRequest, error: Exception) -> bytes:
     """The message of a failed request of a stream: its status, nothing else."""
     status = status_of(error, _STREAM_PATH)
     failed = pb.Status(code=status.code, message=status.details)
     wait_ms = _push_back_ms(status)
     if wait_ms is not None:
         failed.retry_after_ms = wait_ms
-    return pb.PredictResponse(model=message.model, request_id=message.request_id, status=failed)
+    return pb.PredictResponse(
+        model=message.model, request_id=message.request_id, status=failed
+    ).SerializeToString()
 
 
 def _decode_inputs(message: pb.PredictRequest) -> dict[str, Array]:

@@ -1,12 +1,18 @@
 from typing import Any
 
+import ml_dtypes
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from client.codec import StreamSource, decode_response, encode_request
+from client import codec
+from client.codec import StreamSource, decode_response
 from client.values import Request
 from protos import predict_pb2 as pb
+
+
+def encode_request(request: Request) -> pb.PredictRequest:
+    return pb.PredictRequest.FromString(codec.encode_request(request))
 
 
 def test_every_field_of_a_request_travels() -> None:
@@ -50,6 +56,10 @@ def test_every_field_of_a_request_travels() -> None:
         np.array(3.5),
         np.array([True, False]),
         np.zeros((0, 4), np.uint8),
+        np.random.default_rng(0).normal(size=(300, 40)),
+        np.arange(60_000, dtype=np.int16).reshape(200, 300).T,
+        np.arange(60_000, dtype=">i4"),
+        np.arange(60_000).astype(ml_dtypes.bfloat16),
     ],
     ids=lambda array: f"{array.dtype.str}{list(array.shape)}",
 )
@@ -102,7 +112,8 @@ def test_a_failed_request_of_a_stream_raises_only_when_its_result_is_taken() -> 
 
 def test_a_stream_numbers_requests_without_an_id() -> None:
     requests = [Request("m", {}), Request("m", {}, request_id="mine"), Request("m", {})]
-    ids = [message.request_id for message in StreamSource().messages(requests)]
+    messages = map(pb.PredictRequest.FromString, StreamSource().messages(requests))
+    ids = [message.request_id for message in messages]
     assert ids == ["0", "mine", "2"]
 
 
