@@ -43,6 +43,7 @@ logger = logging.getLogger(__name__)
 _SERVICES = ("inference.GRPCInferenceService", "inflight.v1.Prediction", "inflight.v1.Models")
 _HEARTBEAT_S = 1.0  # how often instances are looked at
 _LOADS_AT_ONCE = 2
+_GIVEN_UP = 8  # loads that may hang before others wait for a thread
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +62,8 @@ class App:
         self._slots = ComputeSlots(settings.threads)
         self._book = StatisticsBook()
         self._memory = MemoryGate()
-        self._loaders = ThreadPoolExecutor(_LOADS_AT_ONCE, thread_name_prefix="load")
+        # A load that was given up on holds its thread for as long as it hangs.
+        self._loaders = ThreadPoolExecutor(_LOADS_AT_ONCE + _GIVEN_UP, thread_name_prefix="load")
         self._tasks: set[asyncio.Task[None]] = set()
         self._is_started = self._is_stopping = False
         self.registry = Registry(
@@ -183,7 +185,10 @@ class App:
             await self.registry.poll_once()
 
     def _model_changed(self, model: str, is_ready: bool) -> None:
-        self._health.set(model, is_ready)
+        if self.registry.statuses(model):
+            self._health.set(model, is_ready)
+        else:
+            self._health.forget(model)
         self._report_health()
 
     def _report_health(self) -> None:

@@ -71,7 +71,7 @@ class Service(Protocol):
 
 
 class StatusError(Exception):
-    """Ends a call with a status other than OK. Raised by `unary`/`stream`, sent by the transport."""
+    """Ends a call with a status other than OK. Raised by a handler, sent by the transport."""
 
     def __init__(self, code: Code, details: str, trailers: Metadata = ()) -> None:
         super().__init__(f"{code.name}: {details}")

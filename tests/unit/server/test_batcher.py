@@ -6,6 +6,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pytest
@@ -48,12 +49,9 @@ class Bench:
         """Waits until a run has begun."""
         await asyncio.to_thread((backend or self.backend).entered.acquire)
 
-    def submit(
-        self, *values: float, **fields: object
-    ) -> "asyncio.Task[tuple[list[float], Timing]]":
-        return asyncio.ensure_future(
-            self._values(InferRequest("m", {"x": rows(*values)}, **fields))
-        )  # type: ignore[arg-type]
+    def submit(self, *values: float, **fields: Any) -> "asyncio.Task[tuple[list[float], Timing]]":
+        request = InferRequest("m", {"x": rows(*values)}, **fields)
+        return asyncio.ensure_future(self._values(request))
 
     async def _values(self, request: InferRequest) -> tuple[list[float], Timing]:
         outputs, timing = await self.batcher.submit(request)
@@ -67,7 +65,7 @@ async def bench(
     instances: int = 1,
     threads: int = 2,
     wide: FakeBackend | None = None,
-    **settings: object,
+    **settings: Any,
 ) -> AsyncIterator[Bench]:
     backend = backend or FakeBackend()
     values = {"max_batch": profile.max_batch, **settings}
@@ -76,12 +74,14 @@ async def bench(
     def plan(of: FakeBackend) -> Plan:
         return Plan("m", of, profile.batchable, profile.pad)
 
-    pool = InstancePool("m", plan(backend), wide and plan(wide), instances, ComputeSlots(threads))
+    pool = InstancePool(
+        "m", plan(backend), plan(wide) if wide else None, instances, ComputeSlots(threads)
+    )
     batcher = Batcher(
         "m",
         backend.signature,
         profile,
-        settings=BatchSettings(**values),  # type: ignore[arg-type]
+        settings=BatchSettings(**values),
         pool=pool,
         statistics=statistics,
         on_health=broken.append,

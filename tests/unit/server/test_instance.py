@@ -6,12 +6,12 @@ import threading
 import pytest
 
 from server import instance as instance_module
-from server.instance import Instance
+from server.instance import Instance, Work
 
 
-async def run(instance: Instance, work: "object") -> BaseException | None:
+async def run(instance: Instance, work: Work) -> BaseException | None:
     done: asyncio.Future[BaseException | None] = asyncio.get_running_loop().create_future()
-    instance.run(work, done.set_result)  # type: ignore[arg-type]
+    instance.run(work, done.set_result)
     return await done
 
 
@@ -38,8 +38,13 @@ async def test_work_that_breaks_its_thread_is_reported_and_the_next_gets_a_new_o
 
 
 async def test_abandoned_work_is_never_heard_of_again() -> None:
-    instance, gate, calls = Instance("one", 1), threading.Event(), []
-    instance.run(gate.wait, calls.append)  # type: ignore[arg-type]
+    instance, gate = Instance("one", 1), threading.Event()
+    calls: list[BaseException | None] = []
+
+    def hang() -> None:
+        gate.wait()
+
+    instance.run(hang, calls.append)
     thread = instance._thread
     instance.abandon()
     gate.set()

@@ -1,5 +1,9 @@
 """What a request is refused for, and in which words."""
 
+from typing import Any
+
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -22,7 +26,10 @@ BATCHED = Profile(batchable=True, max_batch=4)
 
 
 def request(output_names: tuple[str, ...] = (), **inputs: Array) -> InferRequest:
-    good = {"ids": np.zeros((2, 5), np.int64), "image": np.zeros((2, 3, 8), np.float32)}
+    good: dict[str, Array] = {
+        "ids": np.zeros((2, 5), np.int64),
+        "image": np.zeros((2, 3, 8), np.float32),
+    }
     return InferRequest("m", {**good, **inputs}, output_names=output_names)
 
 
@@ -83,8 +90,11 @@ def test_refusal(asked: InferRequest, text: str) -> None:
 
 
 def test_more_rows_than_max_batch_are_welcome_where_requests_may_be_split() -> None:
-    many = {"ids": np.zeros((9, 5), np.int64), "image": np.zeros((9, 3, 8), np.float32)}
-    check(request(**many))
+    many: dict[str, Any] = {
+        "ids": np.zeros((9, 5), np.int64),
+        "image": np.zeros((9, 3, 8), np.float32),
+    }
+    check(InferRequest("m", many))
 
 
 def test_more_rows_than_declared_are_refused_where_requests_run_as_they_come() -> None:
