@@ -19,8 +19,9 @@ from server.settings import SettingsError
 logger = logging.getLogger(__name__)
 
 _CODES: dict[int, grpc.StatusCode] = {code.value[0]: code for code in grpc.StatusCode}
+_ANY_NUMBER = 2**31 - 1
 _QUIET_S = 0.2  # no call for so long: none is under way to us
-_LONGEST_REFUSAL_S = 1.0
+_LONGEST_REFUSAL_S = 5.0
 _Context = grpc.aio.ServicerContext[bytes, bytes]
 
 
@@ -63,6 +64,10 @@ class GrpcioTransport:
                 # Clients that ping an idle connection are not a flood.
                 ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
                 ("grpc.keepalive_permit_without_calls", 1),
+                # Beyond these gRPC's core cancels calls at random that wait to be handed over.
+                # Overload is answered by the batcher's queues, which say how long to wait.
+                ("grpc.server.max_pending_requests", _ANY_NUMBER),
+                ("grpc.server.max_pending_requests_hard_limit", _ANY_NUMBER),
             )
         )
         self._handlers = _Handlers(services)

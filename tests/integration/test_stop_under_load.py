@@ -1,4 +1,4 @@
-"""Stopping while clients send: what is answered, and what a client sees that is not."""
+"""Many calls at once, and stopping while clients send: no call is dropped without an answer."""
 
 import asyncio
 from collections import Counter
@@ -51,3 +51,15 @@ async def test_a_stop_under_load_refuses_calls_and_cancels_none() -> None:
     await asyncio.gather(*clients)
     assert seen.pop("OK") > 0
     assert {reason.partition(":")[0] for reason in seen} == {"UNAVAILABLE"}, seen
+
+
+async def test_a_burst_is_answered_call_by_call_however_many_wait() -> None:
+    transport = GrpcioTransport([Echo()], max_message_bytes=1 << 20)
+    address = f"127.0.0.1:{transport.bind('127.0.0.1', 0)}"
+    await transport.start()
+    async with grpc.aio.insecure_channel(address) as channel:
+        echo: Any = channel.unary_unary(PATH)
+        calls = [echo(b"x", timeout=60) for _ in range(4000)]
+        ended = await asyncio.gather(*calls, return_exceptions=True)
+    await transport.stop(grace_s=30)
+    assert set(ended) == {b"x"}, Counter(map(repr, ended)).most_common(3)
