@@ -11,7 +11,8 @@ from google.protobuf.internal.containers import RepeatedCompositeFieldContainer
 from google.protobuf.message import Message
 
 from protos import predict_pb2 as pb
-from protos.tensors import Array, Buffer, datatype_of, encode
+from protos.tensors import Array, Buffer, datatype_of, encode, wire_bytes
+from protos.wire import varint
 
 _LARGE_BYTES = 8192  # below, setting the field is faster
 _TENSORS_TAG = b"\x22"  # PredictRequest.inputs and PredictResponse.outputs: 4, length-delimited
@@ -43,27 +44,10 @@ def _joined(message: Message, tensors: Mapping[str, Array]) -> bytes:
     return b"".join(parts)
 
 
-def varint(value: int) -> bytes:
-    """protobuf's variable-length integer: seven bits a byte, lowest first."""
-    encoded = bytearray()
-    while value > 0x7F:
-        encoded.append(value & 0x7F | 0x80)
-        value >>= 7
-    encoded.append(value)
-    return bytes(encoded)
-
-
 def _parts(name: str, array: Array) -> list[Buffer]:
     """One tensor as a field of its message."""
     tensor = pb.Tensor(name=name, datatype=datatype_of(array), shape=array.shape)
-    head, data = tensor.SerializeToString(), _bytes_of(array)
+    head, data = tensor.SerializeToString(), wire_bytes(array)
     n_bytes = memoryview(data).nbytes
     raw = _RAW_TAG + varint(n_bytes)
     return [_TENSORS_TAG, varint(len(head) + len(raw) + n_bytes), head, raw, data]
-
-
-def _bytes_of(array: Array) -> Buffer:
-    """The array's own memory where it is in wire form already, else a copy that is."""
-    if array.dtype.kind in "fiub" and array.flags.c_contiguous and array.dtype.isnative:
-        return array.data
-    return encode(array)

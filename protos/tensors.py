@@ -44,14 +44,19 @@ def datatype_of(array: Array) -> str:
     Raises:
         ValueError: the protocol has no name for this dtype.
     """
-    name = _NAMES.get(array.dtype)
+    return datatype_of_dtype(array.dtype)
+
+
+def datatype_of_dtype(dtype: np.dtype[Any]) -> str:
+    """As `datatype_of`, for the dtype alone."""
+    name = _NAMES.get(dtype)
     if name is not None:
         return name
-    if array.dtype.kind in "SUT":
+    if dtype.kind in "SUT":
         return "BYTES"
-    name = _NAMES.get(array.dtype.newbyteorder("<"))
+    name = _NAMES.get(dtype.newbyteorder("<"))
     if name is None:
-        raise ValueError(f"dtype {array.dtype} has no datatype in the Open Inference Protocol")
+        raise ValueError(f"dtype {dtype} has no datatype in the Open Inference Protocol")
     return name
 
 
@@ -84,6 +89,13 @@ def encode(array: Array) -> bytes:
     if array.dtype.byteorder == ">":
         array = array.astype(array.dtype.newbyteorder("<"))
     return array.tobytes()
+
+
+def wire_bytes(array: Array) -> Buffer:
+    """As `encode`, without a copy where the array's own memory is in wire form already."""
+    if array.dtype.kind in "fiub" and array.flags.c_contiguous and array.dtype.isnative:
+        return array.data
+    return encode(array)
 
 
 def _decode_bytes(data: Buffer, shape: Sequence[int]) -> Array:

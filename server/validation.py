@@ -88,8 +88,8 @@ class Validator:
                 first, rows = name, len(array)
             elif len(array) != rows:
                 raise InvalidRequest(
-                    f"input '{name}' for model '{self._model}' has batch size {len(array)}, but"
-                    f" input '{first}' has {rows}"
+                    f"input '{name}' batch size does not match other inputs for '{self._model}':"
+                    f" it has {len(array)} rows, '{first}' has {rows}"
                 )
         if self._max_rows is not None and rows > self._max_rows:
             raise InvalidRequest(

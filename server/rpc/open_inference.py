@@ -13,10 +13,11 @@ metadata `triton_grpc_error: true`: then the first failure ends it with a status
 import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from types import MappingProxyType
 
 from protos.inference import grpc_service_pb2 as pb
 from server.backends.base import TensorSpec
-from server.errors import ModelNotReady
+from server.errors import InvalidRequest, ModelNotReady
 from server.inference import Inference
 from server.registry import Registry
 from server.request import InferResponse
@@ -38,6 +39,7 @@ from server.rpc.open_inference_method import SERVICE, method
 from server.rpc.open_inference_repository import RepositoryCalls
 from server.rpc.open_inference_settings import LogSettings, SettingsCalls
 from server.rpc.open_inference_statistics import model_statistics
+from server.rpc.open_inference_templates import RequestTemplates
 from server.served import ServedVersion
 from server.shared_memory import SharedMemoryRegions
 
@@ -58,6 +60,7 @@ EXTENSIONS = (
 )
 """Triton's names of what this server does too; perf_analyzer looks for "statistics"."""
 
+_NO_PLACES: Mapping[str, memoryview] = MappingProxyType({})
 _Encode = Callable[[InferResponse, Mapping[str, memoryview]], bytes]
 _STREAM_PATH = f"/{SERVICE}/ModelStreamInfer"
 
@@ -81,6 +84,7 @@ class OpenInferenceService:
         self._regions = regions
         self._server_version = server_version
         self._parts = (SharedMemoryCalls(regions), RepositoryCalls(registry), SettingsCalls(logs))
+        self._templates = RequestTemplates()
         self._readers: set[asyncio.Task[None]] = set()
 
     def methods(self) -> Sequence[Method]:
@@ -103,8 +107,7 @@ class OpenInferenceService:
             reader.cancel()
 
     async def model_infer(self, call: Call, data: bytes) -> bytes:
-        message = parse(pb.ModelInferRequest, data)
-        return await self._answer(message, call.deadline, encode_response)
+        return await self._answer(data, call.deadline, encode_response)
 
     async def model_stream_infer(
         self, call: Call, requests: AsyncIterator[bytes], send: Send
@@ -141,26 +144,30 @@ class OpenInferenceService:
     async def _stream_answer(
         self, data: bytes, deadline: float | None
     ) -> tuple[bytes, StatusError | None]:
-        message = pb.ModelInferRequest()
         try:
-            message = parse(pb.ModelInferRequest, data)
-            return await self._answer(message, deadline, encode_stream_response), None
+            return await self._answer(data, deadline, encode_stream_response), None
         except Exception as error:
             status = status_of(error, _STREAM_PATH)
-            return encode_stream_error(message, status.details), status
+            return encode_stream_error(_message_of(data), status.details), status
 
-    async def _answer(
-        self, message: pb.ModelInferRequest, deadline: float | None, encode: _Encode
-    ) -> bytes:
+    async def _answer(self, data: bytes, deadline: float | None, encode: _Encode) -> bytes:
+        request = self._templates.decode(data, deadline)
+        if request is not None:
+            return encode(await self._inference.predict(request), _NO_PLACES)
+        message = parse(pb.ModelInferRequest, data)
         decoded = decode_request(message, deadline, self._regions)
+        response = await self._predict(decoded)
+        self._templates.learn(data, message, decoded.request)
+        return encode(response, decoded.places)
+
+    async def _predict(self, decoded: Decoded) -> InferResponse:
         if not decoded.classes:
-            response = await self._inference.predict(decoded.request)
-            return encode(response, decoded.places)
+            return await self._inference.predict(decoded.request)
         # Looked up beforehand: a version that is unloaded meanwhile still has its labels here.
         served = self._registry.resolve(decoded.request.model, decoded.request.version)
         response = await self._inference.predict(decoded.request)
         _classify_outputs(response, decoded, served)
-        return encode(response, decoded.places)
+        return response
 
     async def _server_live(self, _: pb.ServerLiveRequest) -> pb.ServerLiveResponse:
         return pb.ServerLiveResponse(live=True)
@@ -224,6 +231,14 @@ async def _send_in_order(pending: _Pending, send: Send, *, stops_at_error: bool)
         if error is not None and stops_at_error:
             raise error
         await send(response)
+
+
+def _message_of(data: bytes) -> pb.ModelInferRequest:
+    """The message, empty where `data` is none: to name the request that failed."""
+    try:
+        return parse(pb.ModelInferRequest, data)
+    except InvalidRequest:
+        return pb.ModelInferRequest()
 
 
 def _classify_outputs(response: InferResponse, decoded: Decoded, served: ServedVersion) -> None:

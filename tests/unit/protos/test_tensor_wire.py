@@ -6,7 +6,8 @@ import pytest
 from numpy.typing import NDArray
 
 from protos import predict_pb2 as pb
-from protos.tensor_wire import serialize, varint
+from protos.tensor_wire import serialize
+from protos.wire import varint
 from protos.tensors import decode
 
 LARGE = np.random.default_rng(0).normal(size=(64, 100))

@@ -71,7 +71,8 @@ def test_a_good_request_passes_with_and_without_its_optional_input() -> None:
         ),
         pytest.param(
             request(ids=np.zeros((3, 5), np.int64)),
-            "input 'image' for model 'm' has batch size 2, but input 'ids' has 3",
+            "input 'image' batch size does not match other inputs for 'm': it has 2 rows,"
+            " 'ids' has 3",
             id="rows differ",
         ),
         pytest.param(
