@@ -7,8 +7,8 @@ from numpy.typing import NDArray
 
 from protos import predict_pb2 as pb
 from protos.tensor_wire import serialize
-from protos.wire import varint
 from protos.tensors import decode
+from protos.wire import varint
 
 LARGE = np.random.default_rng(0).normal(size=(64, 100))
 
