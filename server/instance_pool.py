@@ -38,6 +38,11 @@ class InstancePool:
         self._idle_wide = None if wide is None else self._instance(wide, instances)
 
     @property
+    def is_on_cpu(self) -> bool:
+        """Whether runs compute on compute slots, so that they last as long as they did at load."""
+        return _is_on_cpu(self.narrow)
+
+    @property
     def has_wide(self) -> bool:
         return self._wide is not None
 
@@ -96,5 +101,9 @@ class InstancePool:
         self._slots.give(lease.slots)
 
     def _instance(self, plan: Plan, index: int) -> Instance:
-        on_cpu = any(device == "cpu" for device in plan.backend.devices)
-        return Instance(f"{self._name}-{index}", plan.backend.threads if on_cpu else 0)
+        threads = plan.backend.threads if _is_on_cpu(plan) else 0
+        return Instance(f"{self._name}-{index}", threads)
+
+
+def _is_on_cpu(plan: Plan) -> bool:
+    return any(device == "cpu" for device in plan.backend.devices)

@@ -3,8 +3,8 @@
 Two thread switches to an instance and back cost more than a tiny model's run. So a batch that was
 measured to be shorter is run on the loop itself (`INLINE_S`), and a request whose run costs less
 than its way through the queue does not even queue (`INSTANT_S`). Both need shapes that are fixed
-but for the batch, so that a run is as long as the curve measured at load says; and they end when
-runs turn out longer than that.
+but for the batch, and the CPU, so that a run is as long as the curve measured at load says; and
+they end when runs turn out longer than that.
 """
 
 from server.probe import Profile

@@ -34,9 +34,12 @@ class ComputeSlots:
         """Slots for one run, to be handed back to `give`; None: `waiter` will be called.
 
         A run that wants more threads than there are takes all of them. `run_s` is its expected
-        length. `EXPRESS` stands for the express slot.
+        length. `EXPRESS` stands for the express slot. A run of no threads, which is one on a GPU,
+        never waits.
         """
         wanted = min(threads, self.total)
+        if not wanted:
+            return 0
         if wanted <= self.free and (self._serving or not self._waiters):
             self.free -= wanted
             return wanted

@@ -59,6 +59,18 @@ def test_one_short_run_may_start_beside_long_ones() -> None:
     assert slots.take(1, SHORT, never) == EXPRESS
 
 
+def test_a_run_on_a_gpu_takes_no_slot_and_never_waits() -> None:
+    slots = ComputeSlots(1)
+    called: list[str] = []
+    assert slots.take(1, LONG, never) == 1
+    assert slots.take(1, LONG, waiter(called, "cpu", slots)) is None
+    assert slots.take(0, LONG, never) == 0
+    slots.give(0)
+    assert called == [], "nothing became free"
+    slots.give(1)
+    assert called == ["cpu"]
+
+
 def waiter(
     called: list[str], name: str, slots: ComputeSlots, threads: int = 1
 ) -> Callable[[], None]:
