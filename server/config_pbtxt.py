@@ -169,6 +169,9 @@ def _warnings(message: pb.ModelConfig) -> Iterator[str]:
     for name in _IGNORED_PARAMETERS:
         if name in message.parameters:
             yield f'parameter "{name}" has no effect: the server plans threads itself'
+    gpus = sorted({gpu for group in message.instance_group for gpu in group.gpus})
+    if len(gpus) > 1:
+        yield f"instance_group.gpus {gpus}: all instances run on GPU {gpus[0]}"
     said = message.optimization.execution_accelerators
     for accelerator in (*said.gpu_execution_accelerator, *said.cpu_execution_accelerator):
         if accelerator.name not in ACCELERATORS:

@@ -94,7 +94,7 @@ def _execution(table: TomlTable) -> ExecutionConfig:
     return ExecutionConfig(
         instances=table.take("instances", optional(integer(1)), None),
         threads=table.take("threads", optional(integer(1)), None),
-        providers=table.take("providers", texts(*PROVIDERS), ("cpu",)),
+        providers=table.take("providers", auto(texts(*PROVIDERS)), None),
         warm_up=table.take("warm_up", boolean, True),
     )
 

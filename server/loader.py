@@ -41,6 +41,7 @@ _SHORTEST_PROBE_S = 0.03
 _WIDE_FROM_S = 0.001  # quicker models gain nothing from more threads
 _WIDE_GAIN = 0.8  # the wide session's latency must be at most so much of the narrow one's
 _GPU_INSTANCES = 2  # one computes while the next batch is copied
+_CPU = ("cpu",)  # as devices of a backend, and as providers
 
 T = TypeVar("T")
 
@@ -115,13 +116,12 @@ class _Loading:
         started = time.monotonic()
         form = format_of(self._source.path)
         artifact = _at_low_priority(lambda: form.inspect(self._source.path))
-        narrow = self._narrow(form, artifact)
-        clock = _clock(form, narrow)
-        probed = _at_low_priority(
-            lambda: profiling.probe(narrow, self._config, artifact, self._plan.probe_s, clock)
-        )
+        narrow, probed = self._placed(form, artifact)
+        if narrow.fallback and narrow.devices == _CPU:
+            self._execution = replace(self._execution, providers=_CPU)
         wide = self._wide(narrow, probed, artifact, form)
-        profile = replace(probed.profile, load_s=time.monotonic() - started)
+        load_s = time.monotonic() - started
+        profile = replace(probed.profile, load_s=load_s, fallback=narrow.fallback)
         if profile.reason:
             logger.info("%s runs its requests one by one: %s", self._name, profile.reason)
         return LoadedModel(
@@ -138,14 +138,51 @@ class _Loading:
     def _name(self) -> str:
         return f"model '{self._source.model}' version {self._source.version}"
 
+    def _placed(self, form: Format, artifact: Artifact) -> tuple[Backend, Probed]:
+        """The session that all instances share, and what running it showed.
+
+        A device that starts may still fail at every run, for want of a library or of kernels for
+        it: a model that the CPU answers is moved there, where that is allowed.
+        """
+        narrow = self._narrow(form, artifact)
+        probed = self._probe(form, narrow, artifact)
+        allowed = self._execution.providers
+        if probed.example or narrow.devices == _CPU or not (allowed is None or "cpu" in allowed):
+            return narrow, probed
+        on_cpu = self._on_cpu(form, artifact)
+        if on_cpu is None:
+            return narrow, probed
+        narrow.close()
+        fallback = f"runs on cpu, since on {narrow.devices[0]} it fails: {probed.failure}"
+        logger.warning("%s %s", self._name, fallback)
+        on_cpu[0].fallback = fallback
+        return on_cpu
+
+    def _on_cpu(self, form: Format, artifact: Artifact) -> tuple[Backend, Probed] | None:
+        """The same on the CPU; None where that answers no example either."""
+        asked, self._execution = self._execution, replace(self._execution, providers=_CPU)
+        backend = self._narrow(form, artifact)
+        probed = self._probe(form, backend, artifact)
+        if probed.example:
+            return backend, probed
+        backend.close()
+        self._execution = asked
+        return None
+
+    def _probe(self, form: Format, backend: Backend, artifact: Artifact) -> Probed:
+        clock = _clock(form, backend)
+        return _at_low_priority(
+            lambda: profiling.probe(backend, self._config, artifact, self._plan.probe_s, clock)
+        )
+
     def _narrow(self, form: Format, artifact: Artifact) -> Backend:
-        """The session that all instances share.
+        """A session of the threads of one instance.
 
         Opened at low priority only where it starts no threads: those inherit the priority of the
         thread that creates them, and they serve.
         """
         threads = self._execution.threads or 1
-        starts_none = threads == 1 and self._execution.providers == ("cpu",)
+        starts_none = threads == 1 and form.stays_on_cpu(self._execution)
         with self._plan.memory.admit(self._name, artifact.size_bytes):
             if starts_none:
                 return _at_low_priority(lambda: self._open(form, artifact, threads))
@@ -161,7 +198,7 @@ class _Loading:
         """As many runs at once as there are compute threads for; a GPU is kept busy by two."""
         if self._execution.instances is not None:
             return self._execution.instances
-        if narrow.devices != ("cpu",):
+        if narrow.devices != _CPU:
             return _GPU_INSTANCES
         return max(1, self._plan.threads // narrow.threads)
 
@@ -173,7 +210,7 @@ class _Loading:
         Opened at ordinary priority, for the sake of its threads.
         """
         planned = self._execution.threads is None and self._execution.instances is None
-        on_cpu = narrow.devices == ("cpu",)
+        on_cpu = narrow.devices == _CPU
         if not planned or not on_cpu or self._plan.threads < 2 or not probed.example:
             return None
         if probed.profile.curve[0].fastest_s < _WIDE_FROM_S:
@@ -197,7 +234,7 @@ def _clock(form: Format, backend: Backend) -> Callable[[], float]:
     Where they compute on the thread that calls, its own time is what a run costs, however busy
     the machine is: models load beside each other and beside what serves.
     """
-    is_alone = form.is_run_by_caller and backend.threads == 1 and backend.devices == ("cpu",)
+    is_alone = form.is_run_by_caller and backend.threads == 1 and backend.devices == _CPU
     return time.thread_time if is_alone else time.perf_counter
 
 

@@ -127,7 +127,8 @@ def _build_info() -> Metric:
     info = {
         "version": distribution_version("inflight"),
         "python": platform.python_version(),
-        "onnxruntime": distribution_version("onnxruntime"),
+        "onnxruntime": distribution_version("onnxruntime")
+        or distribution_version("onnxruntime-gpu"),
     }
     return InfoMetricFamily("inflight_build", "What this server is made of.", info)
 

@@ -51,7 +51,8 @@ class ExecutionConfig:
 
     instances: int | None = None
     threads: int | None = None  # compute threads of one instance
-    providers: tuple[str, ...] = ("cpu",)  # in order of preference: "tensorrt", "cuda", "cpu"
+    # In order of preference: "tensorrt", "cuda", "cpu". None ("auto"): CUDA where it is, else CPU.
+    providers: tuple[str, ...] | None = None
     gpus: tuple[int, ...] = ()  # device numbers; empty: the first one
     warm_up: bool = True
     graph_level: GraphLevel = "all"  # the framework's own graph optimization

@@ -287,7 +287,7 @@ def _notes(served: ServedVersion) -> tuple[str, ...]:
     profile = served.profile
     unbatched = f"requests run one by one: {profile.reason}" if profile.reason else ""
     unpadded = f"requests are not padded: {profile.pad_reason}" if profile.pad_reason else ""
-    notes = (unbatched, unpadded, *served.config.warnings)
+    notes = (profile.fallback, unbatched, unpadded, *served.config.warnings)
     return tuple(note for note in notes if note)
 
 

@@ -25,6 +25,20 @@ from server.model_config import (
 
 ACCELERATORS = ("tensorrt", "cuda", "openvino")
 
+_PRECISIONS = {"FP32": {}, "FP16": {"trt_fp16_enable": "1"}, "INT8": {"trt_int8_enable": "1"}}
+# Triton's names of TensorRT's parameters that are not ONNX Runtime's names of its options.
+_TENSORRT_OPTIONS = {
+    "max_workspace_size_bytes": "trt_max_workspace_size",
+    "int8_calibration_table_name": "trt_int8_calibration_table_name",
+    "int8_use_native_calibration_table": "trt_int8_use_native_calibration_table",
+}
+# CUDA options that Triton also takes as parameters of the model, and its numbers for their values.
+_CUDA_PARAMETERS: dict[str, tuple[str, ...]] = {
+    "cudnn_conv_algo_search": ("EXHAUSTIVE", "HEURISTIC", "DEFAULT"),
+    "arena_extend_strategy": ("kNextPowerOfTwo", "kSameAsRequested"),
+    "gpu_mem_limit": (),
+    "do_copy_in_default_stream": (),
+}
 _GRAPH_LEVELS: dict[int, GraphLevel] = {0: "all", -1: "basic", 1: "extended", 2: "disable"}
 _Accelerators = pb.ModelOptimizationPolicy.ExecutionAccelerators
 
@@ -147,16 +161,13 @@ def execution(message: pb.ModelConfig, written: Written) -> ExecutionConfig:
         expected = f"expected one of {sorted(_GRAPH_LEVELS)}, got {level}"
         raise written.error("optimization.graph.level", expected)
     accelerators = optimization.execution_accelerators
-    both = (*accelerators.gpu_execution_accelerator, *accelerators.cpu_execution_accelerator)
     return ExecutionConfig(
         instances=sum(_instances(group) for group in groups) if groups else None,
         threads=_threads(message, written),
         providers=_providers(groups, accelerators),
         gpus=tuple(sorted({gpu for group in groups for gpu in group.gpus})),
         graph_level=_GRAPH_LEVELS[level],
-        provider_options={
-            item.name: dict(item.parameters) for item in both if item.name in ACCELERATORS
-        },
+        provider_options=_provider_options(message, written),
     )
 
 
@@ -174,19 +185,63 @@ def _threads(message: pb.ModelConfig, written: Written) -> int | None:
     return int(said) or None
 
 
-def _providers(groups: Iterable[pb.ModelInstanceGroup], said: _Accelerators) -> tuple[str, ...]:
+def _providers(
+    groups: Iterable[pb.ModelInstanceGroup], said: _Accelerators
+) -> tuple[str, ...] | None:
     """Execution providers in Triton's order: GPU accelerators, CUDA, CPU accelerators, CPU.
 
     Those of a GPU count where an instance group asks for one, or where none speaks against it
-    and an accelerator for one is named.
+    and an accelerator for one is named. None, where nothing is said: a GPU where there is one.
     """
     kinds = {group.kind for group in groups}
     wanted = pb.ModelInstanceGroup.KIND_GPU in kinds or any(group.gpus for group in groups)
-    allowed = pb.ModelInstanceGroup.KIND_CPU not in kinds and said.gpu_execution_accelerator
+    is_free = pb.ModelInstanceGroup.KIND_CPU not in kinds
     on_gpu = [item.name for item in said.gpu_execution_accelerator] + ["cuda"]
     on_cpu = [item.name for item in said.cpu_execution_accelerator] + ["cpu"]
-    names = on_gpu + on_cpu if wanted or allowed else on_cpu
+    if is_free and not wanted and len(on_gpu) == len(on_cpu) == 1:
+        return None
+    names = on_gpu + on_cpu if wanted or (is_free and len(on_gpu) > 1) else on_cpu
     return tuple(dict.fromkeys(name for name in names if name in (*ACCELERATORS, "cpu")))
+
+
+def _provider_options(message: pb.ModelConfig, written: Written) -> dict[str, dict[str, str]]:
+    """What is said about the providers, by provider and ONNX Runtime's names of its options.
+
+    Source: README.md of triton-inference-server/onnxruntime_backend.
+    """
+    said = message.optimization.execution_accelerators
+    options = {"cuda": _cuda_parameters(message, written)}
+    for item in (*said.gpu_execution_accelerator, *said.cpu_execution_accelerator):
+        if item.name == "tensorrt":
+            options[item.name] = _tensorrt_options(item.parameters, written)
+        elif item.name in ACCELERATORS:
+            options[item.name] = {**options.get(item.name, {}), **item.parameters}
+    return {name: values for name, values in options.items() if values}
+
+
+def _cuda_parameters(message: pb.ModelConfig, written: Written) -> dict[str, str]:
+    options: dict[str, str] = {}
+    for name, values in _CUDA_PARAMETERS.items():
+        if name in message.parameters:
+            said = message.parameters[name].string_value
+            if values and said not in map(str, range(len(values))):
+                expected = f'expected a number from 0 to {len(values) - 1}, got "{said}"'
+                raise written.error(name, expected)
+            options[name] = values[int(said)] if values else said
+    return options
+
+
+def _tensorrt_options(parameters: Mapping[str, str], written: Written) -> dict[str, str]:
+    options: dict[str, str] = {}
+    for name, value in parameters.items():
+        if name != "precision_mode":
+            options[_TENSORRT_OPTIONS.get(name, name)] = value
+        elif value in _PRECISIONS:
+            options |= _PRECISIONS[value]
+        else:
+            expected = f'expected one of {", ".join(_PRECISIONS)}, got "{value}"'
+            raise written.error("precision_mode", expected)
+    return options
 
 
 def input_tensor(tensor: pb.ModelInput, written: Written) -> TensorConfig:

@@ -53,3 +53,4 @@ class Profile:
     curve: tuple[CurvePoint, ...] = ()  # by batch, ascending; one point (1) where not batchable
     warm_up_s: float = 0.0  # spent running every batch bucket before READY
     load_s: float = 0.0  # the whole load, warm-up included
+    fallback: str = ""  # where it runs, and why not where it was to run first

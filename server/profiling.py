@@ -31,9 +31,9 @@ class Probed:
 
     profile: Profile
     example: Inputs  # one request that the model answers; empty: none was found
-    batches: tuple[
-        Inputs, ...
-    ] = ()  # one per batch size that may occur: to warm up another session
+    # One per batch size that may occur: to warm up another session.
+    batches: tuple[Inputs, ...] = ()
+    failure: str = ""  # why the model answered no example; "" when it did
 
 
 def runner(backend: Backend) -> Run:
@@ -61,7 +61,7 @@ def probe(
     rows = 1 if _inputs_have_rows(signature) else None
     recipe, error = example_inputs.find(run, signature, recipes, rows)
     if recipe is None:
-        return Probed(_unprobed(config, signature, error), {})
+        return Probed(_unprobed(config, signature, error), {}, failure=error)
     example = example_inputs.make(signature, recipe, rows)
     backend.signature = signature = _with_seen_ranks(signature, run(example))
     tolerance = _tolerance(backend, artifact)

@@ -38,6 +38,7 @@ class FakeBackend:
     platform = "fake"
     artifact_id = "fake-1"
     devices: tuple[str, ...] = ("cpu",)
+    fallback = ""
 
     def __init__(
         self,

@@ -13,6 +13,10 @@ OpenBackend = Callable[[Artifact, ExecutionConfig, int], Backend]
 """Opens an artifact with so many compute threads. Raises LoadFailed."""
 
 
+def _is_told_to_stay(execution: ExecutionConfig) -> bool:
+    return execution.providers in (None, ("cpu",))
+
+
 @dataclass(frozen=True, slots=True)
 class Format:
     """How files of one kind are looked into and opened."""
@@ -20,6 +24,7 @@ class Format:
     inspect: Callable[[Path], Artifact]
     open: OpenBackend
     is_run_by_caller: bool = False  # with one thread, `run` computes on the thread that calls it
+    stays_on_cpu: Callable[[ExecutionConfig], bool] = _is_told_to_stay
 
 
 def _open_onnx(artifact: Artifact, execution: ExecutionConfig, threads: int) -> Backend:
@@ -29,7 +34,15 @@ def _open_onnx(artifact: Artifact, execution: ExecutionConfig, threads: int) -> 
     return open_onnx(artifact, execution, threads)
 
 
-FORMATS: dict[str, Format] = {".onnx": Format(inspect_onnx, _open_onnx, is_run_by_caller=True)}
+def _onnx_stays_on_cpu(execution: ExecutionConfig) -> bool:
+    from server.backends.ort import stays_on_cpu  # noqa: PLC0415
+
+    return stays_on_cpu(execution)
+
+
+FORMATS: dict[str, Format] = {
+    ".onnx": Format(inspect_onnx, _open_onnx, True, _onnx_stays_on_cpu),
+}
 
 
 def format_of(path: Path) -> Format:

@@ -42,6 +42,7 @@ class Backend(Protocol):
     platform: str  # the protocol's name for the format: "onnxruntime_onnx"
     artifact_id: str  # names the stored form that answers: "onnx-<12 hex digits of its hash>"
     devices: tuple[str, ...]  # where it runs: ("cpu",), ("cuda:0",)
+    fallback: str  # why it does not run where it was to run first; empty when it does
     threads: int  # compute threads one `run` uses (its own included)
     memory_bytes: int  # what keeping it open costs, estimated from its weights
 

@@ -1,17 +1,20 @@
-"""ONNX models on ONNX Runtime: CPU, and CUDA or TensorRT where they start."""
+"""ONNX models on ONNX Runtime: on the CPU, and with CUDA or TensorRT where they start."""
 
 import ctypes
 import logging
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnxruntime
 
 from protos.tensors import DTYPES, Array
+from server.backends import providers
 from server.backends.artifact import Artifact
 from server.backends.base import Signature, TensorSpec
-from server.backends.ort_errors import load_reason, plain_text, unsupported_type
+from server.backends.ort_errors import load_reason, plain_text, start_reason, unsupported_type
+from server.backends.providers import CPU, NAMES, ON_GPU, Choice
 from server.errors import BackendError, InvalidRequest, LoadFailed
 from server.model_config import ExecutionConfig
 
@@ -33,16 +36,6 @@ DATATYPES: dict[str, str] = {
     "tensor(double)": "FP64",
     "tensor(string)": "BYTES",
 }
-_PROVIDERS = {
-    "cpu": "CPUExecutionProvider",
-    "cuda": "CUDAExecutionProvider",
-    "tensorrt": "TensorrtExecutionProvider",
-    "openvino": "OpenVINOExecutionProvider",
-}
-_ON_GPU = ("cuda", "tensorrt")
-# cuDNN's default search benchmarks every kernel for every new shape, hundreds of milliseconds for
-# each batch size that was not warmed up.
-_DEFAULT_OPTIONS = {"cuda": {"cudnn_conv_algo_search": "HEURISTIC"}}
 _GRAPH_LEVELS = {
     "disable": "ORT_DISABLE_ALL",
     "basic": "ORT_ENABLE_BASIC",
@@ -59,10 +52,18 @@ class OrtBackend:
     platform = "onnxruntime_onnx"
 
     def __init__(
-        self, session: Any, artifact: Artifact, signature: Signature, device: str, threads: int
+        self,
+        session: Any,
+        artifact: Artifact,
+        signature: Signature,
+        *,
+        device: str,
+        threads: int,
+        fallback: str = "",
     ) -> None:
         self.signature = signature
         self.artifact_id = artifact.artifact_id
+        self.fallback = fallback
         self.devices: tuple[str, ...] = (device,)
         self.threads = threads
         self.memory_bytes = artifact.size_bytes
@@ -107,30 +108,100 @@ class OrtBackend:
 
 
 def open_onnx(
-    artifact: Artifact, execution: ExecutionConfig, threads: int, runtime: Any = onnxruntime
+    artifact: Artifact,
+    execution: ExecutionConfig,
+    threads: int,
+    runtime: Any = onnxruntime,
+    root: Path = Path("/"),
 ) -> OrtBackend:
     """Opens a session of `threads` compute threads, the caller of `run` included.
 
-    `runtime` is the onnxruntime module or something that looks like it.
+    `runtime` is the onnxruntime module or something that looks like it, `root` the file system
+    that devices are looked for in. Where the device that comes first does not start and the CPU
+    is allowed, the model runs there, and the backend's `fallback` says why.
 
     Raises:
         LoadFailed: the model cannot be opened, a tensor of it cannot be carried, or none of the
             providers asked for starts; says what to do.
     """
-    providers, missing = _available(execution, runtime)
-    version = f"ONNX Runtime {runtime.__version__}"
-    try:
-        session = runtime.InferenceSession(
-            str(artifact.path),
-            sess_options=_session_options(execution, threads, runtime),
-            providers=providers,
-            enable_fallback=0,
+    names = providers.wanted(execution, runtime, root)
+    choices, missing = providers.choices(names, execution, runtime)
+    if any(name in ON_GPU for name, _ in choices):
+        providers.load_libraries(runtime)
+    session, failed = _start(artifact, execution, threads, choices, runtime)
+    missing |= failed
+    for name in names:
+        if name not in missing and NAMES[name] not in session.get_providers():
+            missing[name] = providers.why_not_started(name, runtime)
+    used, fallback = _used(names, missing)
+    if fallback:
+        logger.warning("'%s' %s", artifact.path, fallback)
+    device = f"cuda:{providers.gpu(execution)}" if used in ON_GPU else "cpu"
+    signature = read_signature(session)
+    return OrtBackend(
+        session, artifact, signature, device=device, threads=threads, fallback=fallback
+    )
+
+
+def stays_on_cpu(execution: ExecutionConfig) -> bool:
+    """Whether a model of this configuration is tried on nothing but the CPU here."""
+    return providers.wanted(execution, onnxruntime) == (CPU,)
+
+
+def _start(
+    artifact: Artifact,
+    execution: ExecutionConfig,
+    threads: int,
+    choices: Sequence[Choice],
+    runtime: Any,
+) -> tuple[Any, dict[str, str]]:
+    """A session with the first choice that starts; and by provider why those before did not.
+
+    The CPU, which is the last choice, tells apart what is wrong with a device from what is wrong
+    with the model.
+
+    Raises:
+        LoadFailed: the model cannot be opened at all.
+    """
+    failed: dict[str, str] = {}
+    for first, (name, _) in enumerate(choices):
+        try:
+            session = runtime.InferenceSession(
+                str(artifact.path),
+                sess_options=_session_options(execution, threads, runtime),
+                providers=[(NAMES[name], options) for name, options in choices[first:]],
+                enable_fallback=0,
+            )
+        except Exception as error:
+            logger.info("'%s': ONNX Runtime: %s", artifact.path, error)
+            failed[name], cause = start_reason(error), error
+        else:
+            return session, failed
+    reason = load_reason(artifact.path, cause, f"ONNX Runtime {runtime.__version__}")
+    models = failed.pop(CPU)
+    devices = {name: text for name, text in failed.items() if text != models}
+    raise LoadFailed(f"{reason} ({_listed(devices)})" if devices else reason) from cause
+
+
+def _used(names: Sequence[str], missing: Mapping[str, str]) -> tuple[str, str]:
+    """The provider that a session runs on; and why not one before it, or "".
+
+    Raises:
+        LoadFailed: it would be one that nobody asked for.
+    """
+    used = next((name for name in names if name not in missing), None)
+    if used is None:
+        asked = ", ".join(f'"{name}"' for name in names)
+        raise LoadFailed(
+            f"none of [execution] providers = [{asked}] starts: {_listed(missing)}. Add"
+            ' "cpu" to run there instead'
         )
-    except Exception as error:
-        logger.info("'%s': ONNX Runtime: %s", artifact.path, error)
-        raise LoadFailed(load_reason(artifact.path, error, version)) from error
-    device = _device(execution, session.get_providers(), missing, artifact)
-    return OrtBackend(session, artifact, read_signature(session), device, threads)
+    before = {name: missing[name] for name in names[: names.index(used)]}
+    return used, f"runs on {used}, since {_listed(before)}" if before else ""
+
+
+def _listed(reasons: Mapping[str, str]) -> str:
+    return "; ".join(f"{name}: {reason}" for name, reason in reasons.items())
 
 
 def read_signature(session: Any) -> Signature:
@@ -168,71 +239,6 @@ def _session_options(execution: ExecutionConfig, threads: int, runtime: Any) -> 
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     options.add_session_config_entry("session.inter_op.allow_spinning", "0")
     return options
-
-
-ProviderChoice = tuple[str, dict[str, str]]
-
-
-def _available(
-    execution: ExecutionConfig, runtime: Any
-) -> tuple[list[ProviderChoice], dict[str, str]]:
-    """The providers to ask ONNX Runtime for, with options; and why the others are left out."""
-    built_in = runtime.get_available_providers()
-    chosen: list[ProviderChoice] = []
-    missing: dict[str, str] = {}
-    for name in execution.providers:
-        provider = _PROVIDERS.get(name)
-        if provider is None:
-            raise LoadFailed(
-                f"[execution] providers: '{name}' is unknown, expected some of"
-                f" {', '.join(_PROVIDERS)}"
-            )
-        if provider in built_in:
-            chosen.append((provider, _provider_options(name, execution)))
-        else:
-            missing[name] = f"this onnxruntime is built without {provider}"
-    if not any(provider == _PROVIDERS["cpu"] for provider, _ in chosen):
-        chosen.append((_PROVIDERS["cpu"], {}))  # runs what the others have no kernel for
-    return chosen, missing
-
-
-def _provider_options(name: str, execution: ExecutionConfig) -> dict[str, str]:
-    options = dict(_DEFAULT_OPTIONS.get(name, {}))
-    if name in _ON_GPU:
-        options["device_id"] = str(_gpu(execution))
-    options.update(execution.provider_options.get(name, {}))
-    return options
-
-
-def _gpu(execution: ExecutionConfig) -> int:
-    return execution.gpus[0] if execution.gpus else 0
-
-
-def _device(
-    execution: ExecutionConfig, started: Sequence[str], missing: dict[str, str], artifact: Artifact
-) -> str:
-    """Where the session really runs: ONNX Runtime falls back to the CPU without an error.
-
-    Raises:
-        LoadFailed: nothing that was asked for started.
-    """
-    for name in execution.providers:
-        if name not in missing and _PROVIDERS[name] not in started:
-            missing[name] = f"{_PROVIDERS[name]} did not start (no device, driver or library?)"
-    used = [name for name in execution.providers if name not in missing]
-    reasons = "; ".join(f"{name}: {reason}" for name, reason in missing.items())
-    if not used:
-        raise LoadFailed(
-            f"none of [execution] providers = {_listed(execution.providers)} starts: {reasons}. Add"
-            ' "cpu" to run there instead'
-        )
-    if missing:
-        logger.warning("'%s' runs on %s; %s", artifact.path, used[0], reasons)
-    return f"cuda:{_gpu(execution)}" if used[0] in _ON_GPU else "cpu"
-
-
-def _listed(names: Sequence[str]) -> str:
-    return "[" + ", ".join(f'"{name}"' for name in names) + "]"
 
 
 def _with_text(inputs: Mapping[str, Array], names: Iterable[str]) -> dict[str, Array]:

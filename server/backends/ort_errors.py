@@ -18,11 +18,17 @@ _CPP_SIGNATURE = re.compile(
 )
 _NODE = re.compile(r"Non-zero status code returned while running (\w+) node\.[^']*'[^']*' *")
 _STATUS_MESSAGE = re.compile(r"^Status Message: ")
+# What CUDA reports goes on with the machine's name, a source file and an expression.
+_CUDA_DETAILS = re.compile(r" *; GPU=.*$")
+_CUDA_FAILURE = re.compile(r"(?:CUDA|CUBLAS|CUDNN) failure \d+: .*", re.IGNORECASE)
+_OPTION = re.compile(r"(?:Unknown|Failed to parse) provider option.*")
+_DRIVER_TOO_OLD = "driver version is insufficient"
 
 
 def plain_text(error: Exception) -> str:
     """The error in one line, without codes, source lines and C++ signatures."""
     text = _STATUS.sub("", " ".join(str(error).split())[:_READ_LENGTH] + " ")
+    text = _CUDA_DETAILS.sub("", text)
     node = _NODE.search(text)
     if node is not None:
         text = text[node.end() :]
@@ -30,6 +36,16 @@ def plain_text(error: Exception) -> str:
     if node is not None:
         text = f"operator {node.group(1)}: {text}"
     return text if len(text) <= _MAX_LENGTH else text[: _MAX_LENGTH - 1] + "…"
+
+
+def start_reason(error: Exception) -> str:
+    """Why a provider did not start: what CUDA says, or which option of its own is wrong."""
+    text = plain_text(error)
+    found = _CUDA_FAILURE.search(text) or _OPTION.search(text)
+    reason = text if found is None else found[0]
+    if _DRIVER_TOO_OLD in reason:
+        reason += " (CUDA 13 needs NVIDIA's driver 580 or later)"
+    return reason
 
 
 def load_reason(path: Path, error: Exception, runtime: str) -> str:

@@ -26,6 +26,7 @@ class ReshapedBackend:
         self.platform: str = backend.platform
         self.artifact_id: str = backend.artifact_id
         self.devices: tuple[str, ...] = backend.devices
+        self.fallback: str = backend.fallback
         self.threads: int = backend.threads
         self.memory_bytes: int = backend.memory_bytes
 

@@ -96,6 +96,8 @@ def _fill(message: pb.ModelVersion, served: ServedVersion) -> None:
     message.execution.devices.extend(loaded.narrow.devices)
     message.load_ms = profile.load_s * 1e3
     message.warm_up_ms = profile.warm_up_s * 1e3
+    if profile.fallback:
+        message.warnings.append(profile.fallback)
     message.warnings.extend(served.config.warnings)
     message.config_origin = served.config.origin
 

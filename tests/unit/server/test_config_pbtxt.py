@@ -1,4 +1,5 @@
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -101,7 +102,7 @@ def test_every_field_is_read(folder: Path) -> None:
             providers=("tensorrt", "cuda", "cpu"),
             gpus=(0, 1),
             graph_level="extended",
-            provider_options={"tensorrt": {"precision_mode": "FP16"}},
+            provider_options={"tensorrt": {"trt_fp16_enable": "1"}},
         ),
         version_policy=VersionPolicy(specific=(1, 3)),
         max_batch_size=8,
@@ -134,6 +135,7 @@ def test_every_field_is_read(folder: Path) -> None:
             " requests that are there",
             "response_cache.enable has no effect: there is no response cache",
             "input.allow_ragged_batch has no effect: requests of one shape are batched together",
+            "instance_group.gpus [0, 1]: all instances run on GPU 0",
         ),
     )
 
@@ -186,7 +188,10 @@ OPENVINO = 'cpu_execution_accelerator { name: "openvino" }'
 @pytest.mark.parametrize(
     ("groups", "accelerators", "providers"),
     [
-        pytest.param("", "", ("cpu",), id="nothing said"),
+        pytest.param("", "", None, id="nothing said"),
+        pytest.param("kind: KIND_AUTO", "", None, id="auto"),
+        pytest.param("count: 2", "", None, id="only their number"),
+        pytest.param("", OPENVINO, ("openvino", "cpu"), id="cpu accelerator, auto"),
         pytest.param("kind: KIND_CPU", "", ("cpu",), id="cpu"),
         pytest.param("kind: KIND_GPU", "", ("cuda", "cpu"), id="gpu"),
         pytest.param("gpus: 1", "", ("cuda", "cpu"), id="a gpu by number"),
@@ -196,11 +201,72 @@ OPENVINO = 'cpu_execution_accelerator { name: "openvino" }'
     ],
 )
 def test_providers(
-    folder: Path, groups: str, accelerators: str, providers: tuple[str, ...]
+    folder: Path, groups: str, accelerators: str, providers: tuple[str, ...] | None
 ) -> None:
     text = f"instance_group {{ {groups} }}" if groups else ""
     text += f"optimization {{ execution_accelerators {{ {accelerators} }} }}"
     assert read(folder, text).execution.providers == providers
+
+
+def accelerated(name: str, **parameters: str) -> str:
+    """A configuration with an accelerator and its parameters."""
+    said = " ".join(f'parameters {{ key: "{k}" value: "{v}" }}' for k, v in parameters.items())
+    accelerator = f'gpu_execution_accelerator {{ name: "{name}" {said} }}'
+    return f"optimization {{ execution_accelerators {{ {accelerator} }} }}"
+
+
+def parameter(name: str, value: str) -> str:
+    return f'parameters {{ key: "{name}" value {{ string_value: "{value}" }} }}'
+
+
+@pytest.mark.parametrize(
+    ("text", "options"),
+    [
+        pytest.param(accelerated("tensorrt"), {}, id="none"),
+        pytest.param(accelerated("tensorrt", precision_mode="FP32"), {}, id="precision, default"),
+        pytest.param(
+            accelerated("tensorrt", precision_mode="INT8", max_workspace_size_bytes="99"),
+            {"tensorrt": {"trt_int8_enable": "1", "trt_max_workspace_size": "99"}},
+            id="Triton's names for TensorRT",
+        ),
+        pytest.param(
+            accelerated("tensorrt", trt_engine_cache_enable="1"),
+            {"tensorrt": {"trt_engine_cache_enable": "1"}},
+            id="ONNX Runtime's names for TensorRT",
+        ),
+        pytest.param(
+            parameter("cudnn_conv_algo_search", "2") + parameter("gpu_mem_limit", "1000"),
+            {"cuda": {"cudnn_conv_algo_search": "DEFAULT", "gpu_mem_limit": "1000"}},
+            id="CUDA by parameters of the model",
+        ),
+        pytest.param(
+            parameter("arena_extend_strategy", "0")
+            + accelerated("cuda", arena_extend_strategy="kSameAsRequested", use_tf32="0"),
+            {"cuda": {"arena_extend_strategy": "kSameAsRequested", "use_tf32": "0"}},
+            id="CUDA, the accelerator wins",
+        ),
+    ],
+)
+def test_provider_options(folder: Path, text: str, options: dict[str, dict[str, str]]) -> None:
+    assert read(folder, text).execution.provider_options == options
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        (
+            accelerated("tensorrt", precision_mode="FP8"),
+            'precision_mode: expected one of FP32, FP16, INT8, got "FP8"',
+        ),
+        (
+            parameter("arena_extend_strategy", "2"),
+            'arena_extend_strategy: expected a number from 0 to 1, got "2"',
+        ),
+    ],
+)
+def test_wrong_provider_options_are_named(folder: Path, text: str, problem: str) -> None:
+    with pytest.raises(ConfigError, match=re.escape(problem)):
+        read(folder, text)
 
 
 @pytest.mark.parametrize(

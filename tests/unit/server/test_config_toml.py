@@ -162,7 +162,8 @@ def test_versions(tmp_path: Path, text: str, policy: VersionPolicy) -> None:
         ),
         pytest.param(
             '[execution]\nproviders = "cpu"',
-            'providers: expected a list of texts of cpu, cuda, tensorrt, openvino, got "cpu"',
+            'providers: expected "auto" or a list of texts of cpu, cuda, tensorrt, openvino,'
+            ' got "cpu"',
             id="no list",
         ),
         pytest.param(

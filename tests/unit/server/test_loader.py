@@ -4,16 +4,18 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from protos.tensors import Array
+from server import latency_curve
 from server.backends import FORMATS, Format
 from server.backends.artifact import Artifact
 from server.backends.base import Backend
 from server.batch_policy import QueuePolicy
-from server.errors import LoadFailed
+from server.errors import BackendError, LoadFailed
 from server.loader import NICENESS, LoadPlan, batch_settings, load
 from server.memory import MemoryGate
 from server.model_config import (
@@ -31,23 +33,34 @@ Compute = Callable[[Mapping[str, Array]], dict[str, Array]]
 
 
 class Opener:
-    """A format whose backends are fakes; notes how they were opened."""
+    """A format whose backends are fakes; notes how they were opened.
+
+    With a GPU, models run there unless they are told to stay on the CPU.
+    """
 
     def __init__(self) -> None:
+        self.has_gpu = False
+        self.fails_on: tuple[str, ...] = ()  # devices that fail at every run
         self.backends: list[FakeBackend] = []
         self.threads: list[int] = []
+        self.providers: list[tuple[str, ...] | None] = []
         self.niceness: list[int] = []
         self.cost_s: Mapping[int, float] = {}  # threads -> what a run takes
 
     def open(self, artifact: Artifact, execution: ExecutionConfig, threads: int) -> Backend:
         self.threads.append(threads)
+        self.providers.append(execution.providers)
         self.niceness.append(os.getpriority(os.PRIO_PROCESS, threading.get_native_id()))
-        backend = FakeBackend(self._compute(threads), row_signature(), threads)
+        device = "cuda:0" if self.has_gpu and execution.providers != ("cpu",) else "cpu"
+        backend = FakeBackend(self._compute(threads, device), row_signature(), threads)
+        backend.devices = (device,)
         self.backends.append(backend)
         return backend
 
-    def _compute(self, threads: int) -> Compute:
+    def _compute(self, threads: int, device: str) -> Compute:
         def compute(inputs: Mapping[str, Array]) -> dict[str, Array]:
+            if device in self.fails_on:
+                raise BackendError("cuDNN is not available")
             time.sleep(self.cost_s.get(threads, 0.0))
             return double(inputs)
 
@@ -68,7 +81,7 @@ def source(folder: Path, config: ModelConfig | None = None, content: bytes = b""
     return VersionSource("m", 1, path, config or ModelConfig("m"))
 
 
-def execution(**said: int) -> ModelConfig:
+def execution(**said: object) -> ModelConfig:
     return ModelConfig("m", execution=ExecutionConfig(**said))  # type: ignore[arg-type]
 
 
@@ -131,6 +144,72 @@ def test_loading_yields_to_serving_but_serving_threads_do_not(
     assert os.getpriority(os.PRIO_PROCESS, threading.get_native_id()) == own
     load(source(tmp_path, execution(threads=2)), LoadPlan(threads=2, models=2000))
     assert opener.niceness[2] == own
+
+
+def test_a_model_on_a_gpu_is_run_as_a_gpu_wants_it(
+    tmp_path: Path, opener: Opener, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(FORMATS, ".fake", replace(FORMATS[".fake"], is_run_by_caller=True))
+    opener.has_gpu, opener.cost_s = True, {1: 0.004}
+    loaded = load(source(tmp_path), LoadPlan(threads=8, models=2000))
+    (backend,) = opener.backends
+    assert loaded.narrow.devices == ("cuda:0",)
+    assert (loaded.instances, loaded.wide) == (2, None)
+    # Nothing is computed on the thread that calls, so its own time would say 0.
+    assert loaded.profile.curve[0].fastest_s >= 0.004
+    assert set(backend.batches) >= {*latency_curve.sizes(loaded.profile.max_batch)}
+    assert loaded.profile.fallback == ""
+    said = source(tmp_path, execution(instances=5))
+    assert load(said, LoadPlan(threads=8, models=2000)).instances == 5
+
+
+def test_a_device_that_fails_at_every_run_is_left_for_the_cpu(
+    tmp_path: Path, opener: Opener, caplog: pytest.LogCaptureFixture
+) -> None:
+    opener.has_gpu, opener.fails_on = True, ("cuda:0",)
+    for said in (None, ("cuda", "cpu")):
+        given = source(tmp_path, execution(providers=said))
+        loaded = load(given, LoadPlan(threads=2, models=2000))
+        on_gpu, on_cpu = opener.backends
+        assert loaded.narrow is on_cpu
+        assert (on_gpu.is_closed, on_cpu.is_closed) == (True, False)
+        assert loaded.profile.batchable
+        fallback = "runs on cpu, since on cuda:0 it fails: cuDNN is not available"
+        assert loaded.profile.fallback == fallback
+        assert fallback in caplog.text
+        opener.backends.clear()
+
+
+def test_a_model_that_answers_no_example_anywhere_stays_on_its_device(
+    tmp_path: Path, opener: Opener
+) -> None:
+    opener.has_gpu, opener.fails_on = True, ("cuda:0", "cpu")
+    loaded = load(source(tmp_path), LoadPlan(threads=2, models=2000))
+    assert loaded.narrow is opener.backends[0]
+    assert [backend.is_closed for backend in opener.backends] == [False, True]
+    assert loaded.instances == 2
+    assert "cuDNN is not available" in loaded.profile.reason
+
+
+def test_a_model_that_must_run_on_a_gpu_is_not_moved(tmp_path: Path, opener: Opener) -> None:
+    opener.has_gpu, opener.fails_on = True, ("cuda:0",)
+    given = source(tmp_path, execution(providers=("cuda",)))
+    loaded = load(given, LoadPlan(threads=2, models=2000))
+    assert loaded.narrow.devices == ("cuda:0",)
+    assert len(opener.backends) == 1
+    assert "cuDNN is not available" in loaded.profile.reason
+
+
+def test_after_a_fallback_the_wide_session_is_on_the_cpu_too(
+    tmp_path: Path, opener: Opener, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(FakeBackend, "fallback", "runs on cpu, since cuda: no driver")
+    opener.cost_s = {1: 0.004, 3: 0.001}
+    config = execution(providers=("cuda", "cpu"))
+    loaded = load(source(tmp_path, config), LoadPlan(threads=3, models=2000))
+    assert loaded.profile.fallback == "runs on cpu, since cuda: no driver"
+    assert loaded.wide is opener.backends[1]
+    assert opener.providers == [("cuda", "cpu"), ("cpu",)]
 
 
 def test_failed_load_leaves_nothing_open(tmp_path: Path, opener: Opener) -> None:

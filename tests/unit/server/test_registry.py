@@ -11,6 +11,7 @@ from server.errors import InvalidRequest, LoadFailed, ModelNotFound, ModelNotRea
 from server.model_config import ConfigError
 from server.model_versions import ModelState
 from server.overrides import Overrides
+from server.probe import Profile
 from server.registry import Registry
 from server.repository import Repository
 from tests.fakes import FakeOpener, FakeVersion, fake
@@ -350,7 +351,12 @@ async def test_notes_say_what_an_operator_should_know(bench: Bench) -> None:
     bench.put("a/config.pbtxt", "response_cache { enable: true }")
     await bench.registry.load("a")
     (status,) = bench.registry.index()
-    assert status.notes == ("response_cache.enable has no effect: there is no response cache",)
+    note = "response_cache.enable has no effect: there is no response cache"
+    assert status.notes == (note,)
+    fallen = "runs on cpu, since cuda: no driver"
+    bench.resolve().profile = Profile(batchable=True, fallback=fallen)
+    assert bench.registry.index()[0].notes == (fallen, note)
+    (status,) = bench.registry.index()
     assert bench.registry.statuses("a") == [status]
     assert bench.registry.statuses("b") == []
 

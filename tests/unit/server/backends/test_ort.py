@@ -1,7 +1,7 @@
 """ONNX Runtime as a backend: types, texts, failures, and which provider it really runs on."""
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -20,6 +20,8 @@ from server.errors import BackendError, InvalidRequest, LoadFailed
 from server.model_config import ExecutionConfig
 from tests import models
 
+MLP = models.mlp()
+CPU_ONLY = ("CPUExecutionProvider",)
 GPU_MACHINE = ("TensorrtExecutionProvider", "CUDAExecutionProvider", "CPUExecutionProvider")
 
 
@@ -191,14 +193,24 @@ def test_unknown_format_names_those_there_are(tmp_path: Path) -> None:
 
 
 class FakeRuntime:
-    """Looks like the onnxruntime module of some machine; notes what sessions were asked for."""
+    """Looks like the onnxruntime module of some machine; notes what sessions were asked for.
+
+    Providers that are neither in `starts` nor in `raises` are left out without an error.
+    """
 
     __version__ = "1.99"
+    __file__ = onnxruntime.__file__
+    cuda_version = "13.0"
     SessionOptions = onnxruntime.SessionOptions
     GraphOptimizationLevel = onnxruntime.GraphOptimizationLevel
 
-    def __init__(self, built_in: Sequence[str], starts: Sequence[str]) -> None:
-        self.built_in, self.starts = built_in, starts
+    def __init__(
+        self,
+        built_in: Sequence[str],
+        starts: Sequence[str],
+        raises: Mapping[str, str] | None = None,
+    ) -> None:
+        self.built_in, self.starts, self.raises = built_in, starts, raises or {}
         self.asked: list[tuple[str, dict[str, str]]] = []
         self.options: Any = None
 
@@ -207,6 +219,9 @@ class FakeRuntime:
 
     def InferenceSession(self, path: str, **arguments: Any) -> Any:
         self.asked, self.options = arguments["providers"], arguments["sess_options"]
+        for name, _ in self.asked:
+            if name in self.raises:
+                raise RuntimeError(self.raises[name])
         started = [name for name, _ in self.asked if name in self.starts]
         real = onnxruntime.InferenceSession(path)
         return SimpleNamespace(
@@ -218,18 +233,34 @@ class FakeRuntime:
         )
 
 
-def opened_on(runtime: FakeRuntime, folder: Path, **execution: Any) -> OrtBackend:
+def opened_on(
+    runtime: FakeRuntime, folder: Path, content: bytes = MLP, **execution: Any
+) -> OrtBackend:
+    """Opened on a machine whose devices are those in `folder`."""
     path = folder / "model.onnx"
-    path.write_bytes(models.mlp())
-    return open_onnx(inspect_onnx(path), ExecutionConfig(**execution), 2, runtime)
+    path.write_bytes(content)
+    return open_onnx(inspect_onnx(path), ExecutionConfig(**execution), 2, runtime, folder)
+
+
+def with_gpu(folder: Path) -> Path:
+    (folder / "dev").mkdir()
+    (folder / "dev" / "nvidia0").touch()
+    return folder
 
 
 def test_gpu_is_used_where_it_starts(tmp_path: Path) -> None:
     runtime = FakeRuntime(GPU_MACHINE, GPU_MACHINE)
     backend = opened_on(runtime, tmp_path, providers=("cuda", "cpu"), gpus=(1,))
-    assert backend.devices == ("cuda:1",)
+    assert (backend.devices, backend.fallback) == (("cuda:1",), "")
     assert [name for name, _ in runtime.asked] == ["CUDAExecutionProvider", "CPUExecutionProvider"]
     assert runtime.asked[0][1]["device_id"] == "1"
+
+
+def test_gpu_is_found_where_nothing_is_said(tmp_path: Path) -> None:
+    runtime = FakeRuntime(GPU_MACHINE, GPU_MACHINE)
+    assert opened_on(runtime, tmp_path).devices == ("cpu",)
+    assert [name for name, _ in runtime.asked] == ["CPUExecutionProvider"]
+    assert opened_on(runtime, with_gpu(tmp_path)).devices == ("cuda:0",)
 
 
 def test_provider_options_of_the_configuration_win(tmp_path: Path) -> None:
@@ -244,23 +275,71 @@ def test_provider_options_of_the_configuration_win(tmp_path: Path) -> None:
 def test_silent_fall_back_to_the_cpu_is_noticed(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    runtime = FakeRuntime(GPU_MACHINE, ("CPUExecutionProvider",))
-    backend = opened_on(runtime, tmp_path, providers=("cuda", "cpu"))
+    runtime = FakeRuntime(GPU_MACHINE, CPU_ONLY)
+    with_gpu(tmp_path)
+    for said in (("cuda", "cpu"), None):
+        backend = opened_on(runtime, tmp_path, providers=said)
+        assert backend.devices == ("cpu",)
+        assert backend.fallback.startswith("runs on cpu, since cuda: ")
+        assert "libonnxruntime_providers_cuda.so: cannot open" in backend.fallback
+        assert backend.fallback in caplog.text
+
+
+# As ONNX Runtime 1.31 words it where a driver is there and no device.
+NO_DEVICE = (
+    "/onnxruntime_src/onnxruntime/core/providers/cuda/cuda_call.cc:157 std::conditional_t<THRW,"
+    " void, common::Status> onnxruntime::CudaCall(ERRTYPE, const char*, SUCCTYPE) [with ERRTYPE ="
+    " cudaError; bool THRW = true] CUDA failure 100: no CUDA-capable device is detected ; GPU=-1 ;"
+    " hostname=vm ; file=/onnxruntime_src/cuda.cc ; line=355 ; expr=cudaSetDevice(info_.device_id);"
+)
+
+
+def test_device_that_fails_to_start_is_left_for_the_cpu(tmp_path: Path) -> None:
+    runtime = FakeRuntime(GPU_MACHINE, GPU_MACHINE, {"CUDAExecutionProvider": NO_DEVICE})
+    backend = opened_on(runtime, with_gpu(tmp_path))
     assert backend.devices == ("cpu",)
-    assert "CUDAExecutionProvider did not start" in caplog.text
+    reason = "CUDA failure 100: no CUDA-capable device is detected"
+    assert backend.fallback == f"runs on cpu, since cuda: {reason}"
+    with pytest.raises(LoadFailed) as caught:
+        opened_on(runtime, tmp_path, providers=("cuda",))
+    assert str(caught.value) == (
+        f'none of [execution] providers = ["cuda"] starts: cuda: {reason}. Add "cpu" to run there'
+        " instead"
+    )
+
+
+def test_tensorrt_that_fails_to_start_is_left_for_cuda(tmp_path: Path) -> None:
+    problem = {"TensorrtExecutionProvider": "Please install TensorRT libraries"}
+    runtime = FakeRuntime(GPU_MACHINE, GPU_MACHINE, problem)
+    backend = opened_on(runtime, tmp_path, providers=("tensorrt", "cuda", "cpu"))
+    assert backend.devices == ("cuda:0",)
+    assert backend.fallback == "runs on cuda, since tensorrt: Please install TensorRT libraries"
+
+
+def test_what_is_wrong_with_the_model_is_not_blamed_on_the_device(tmp_path: Path) -> None:
+    with pytest.raises(
+        LoadFailed, match=r"not an ONNX model, or cut off; copy or export it again$"
+    ):
+        opened_on(FakeRuntime(GPU_MACHINE, GPU_MACHINE), tmp_path, b"broken", providers=("cuda",))
+    runtime = FakeRuntime(GPU_MACHINE, GPU_MACHINE, {"CUDAExecutionProvider": NO_DEVICE})
+    with pytest.raises(LoadFailed, match=r"cut off; .* \(cuda: CUDA failure 100: no CUDA-capable"):
+        opened_on(runtime, tmp_path, b"broken", providers=("cuda", "cpu"))
 
 
 def test_no_provider_asked_for_starts(tmp_path: Path) -> None:
-    runtime = FakeRuntime(GPU_MACHINE, ("CPUExecutionProvider",))
+    runtime = FakeRuntime(GPU_MACHINE, CPU_ONLY)
     with pytest.raises(LoadFailed, match=r'none of \[execution\] providers = \["cuda"\] starts'):
         opened_on(runtime, tmp_path, providers=("cuda",))
 
 
 def test_provider_that_is_not_built_in_is_not_asked_for(tmp_path: Path) -> None:
-    runtime = FakeRuntime(("CPUExecutionProvider",), ("CPUExecutionProvider",))
+    runtime = FakeRuntime(CPU_ONLY, CPU_ONLY)
     with pytest.raises(LoadFailed, match="this onnxruntime is built without CUDAExecution"):
         opened_on(runtime, tmp_path, providers=("cuda",))
-    assert opened_on(runtime, tmp_path, providers=("tensorrt", "cpu")).devices == ("cpu",)
+    backend = opened_on(runtime, tmp_path, providers=("tensorrt", "cpu"))
+    assert backend.devices == ("cpu",)
+    reason = "this onnxruntime is built without TensorrtExecutionProvider"
+    assert backend.fallback == f"runs on cpu, since tensorrt: {reason}"
 
 
 def test_made_up_provider_is_refused(tmp_path: Path) -> None:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from server.backends.ort_errors import plain_text, unsupported_type
+from server.backends.ort_errors import plain_text, start_reason, unsupported_type
 
 TEXTS = {
     "broadcast": (
@@ -35,12 +35,51 @@ TEXTS = {
         "Got invalid dimensions for input: x for the following indices index: 1 Got: 17 Expected:"
         " 16 Please fix either the inputs/outputs or the model.",
     ),
+    "out of memory on a GPU": (
+        "[ONNXRuntimeError] : 1 : FAIL : Non-zero status code returned while running MatMul node."
+        " Name:'MatMul_3' Status Message: /onnxruntime_src/onnxruntime/core/providers/cuda/"
+        "cuda_call.cc:129 bool onnxruntime::CudaCall(cudaError, const char*, const char*, int)"
+        " CUDA failure 2: out of memory ; GPU=0 ; hostname=db7.internal ; file=/onnxruntime_src/"
+        "onnxruntime/core/providers/cuda/cuda_allocator.cc ; line=48 ; expr=cudaMalloc(&p, size); ",
+        "operator MatMul: CUDA failure 2: out of memory",
+    ),
 }
 
 
 @pytest.mark.parametrize(("text", "plain"), TEXTS.values(), ids=TEXTS)
 def test_source_lines_and_signatures_are_left_out(text: str, plain: str) -> None:
     assert plain_text(RuntimeError(text)) == plain
+
+
+NOT_STARTED = {
+    "option": (
+        "/onnxruntime_src/onnxruntime/core/providers/cuda/cuda_execution_provider_info.cc:63 static"
+        " onnxruntime::CUDAExecutionProviderInfo onnxruntime::CUDAExecutionProviderInfo::"
+        "FromProviderOptions(const onnxruntime::ProviderOptions&) [ONNXRuntimeError] : 1 : FAIL :"
+        ' provider_options_utils.h:182 Parse Unknown provider option: "no_such".\n',
+        'Unknown provider option: "no_such".',
+    ),
+    "device": (
+        "/onnxruntime_src/onnxruntime/core/providers/cuda/cuda_execution_provider_info.cc:63 static"
+        " onnxruntime::CUDAExecutionProviderInfo onnxruntime::CUDAExecutionProviderInfo::"
+        "FromProviderOptions(const onnxruntime::ProviderOptions&) [ONNXRuntimeError] : 1 : FAIL :"
+        ' provider_options_utils.h:187 Parse Failed to parse provider option "device_id": CUDA'
+        " failure 100: no CUDA-capable device is detected ; GPU=-1 ; hostname=vm ; file=/onnx.cc ;"
+        " line=70 ; expr=cudaGetDeviceCount(&num_devices);",
+        "CUDA failure 100: no CUDA-capable device is detected",
+    ),
+    "driver": (
+        "CUDA failure 35: CUDA driver version is insufficient for CUDA runtime version ; GPU=-1",
+        "CUDA failure 35: CUDA driver version is insufficient for CUDA runtime version (CUDA 13"
+        " needs NVIDIA's driver 580 or later)",
+    ),
+    "anything else": ("Please install TensorRT libraries", "Please install TensorRT libraries"),
+}
+
+
+@pytest.mark.parametrize(("text", "reason"), NOT_STARTED.values(), ids=NOT_STARTED)
+def test_why_a_provider_does_not_start(text: str, reason: str) -> None:
+    assert start_reason(RuntimeError(text)) == reason
 
 
 def test_long_texts_are_cut() -> None:

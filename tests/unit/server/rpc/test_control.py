@@ -47,6 +47,7 @@ async def open_version(source: VersionSource) -> ServedVersion:
         curve=(CurvePoint(1, 0.001, 0.001), CurvePoint(8, 0.004, 0.004)),
         warm_up_s=0.5,
         load_s=1.5,
+        fallback="runs on cpu, since cuda: no driver" if content == "alone" else "",
     )
     settings = BatchSettings(max_batch=8 if profile.batchable else 1)
     loaded = LoadedModel(backend, None, 1, backend.signature, profile, settings, {"x": rows(1)})
@@ -157,6 +158,12 @@ async def test_a_model_is_described(repository: Path) -> None:
     assert second.batching.enabled
     assert (second.latency.successes, second.latency.rows) == (1, 2)
     assert first.latency.successes == 0
+
+
+async def test_where_a_model_had_to_go_is_a_warning(repository: Path) -> None:
+    async with serving(repository) as s:
+        (version,) = (await s.get(model="alone")).versions
+    assert [*version.warnings] == ["runs on cpu, since cuda: no driver"]
 
 
 async def test_one_version_of_a_model(repository: Path) -> None:
