@@ -132,7 +132,8 @@ def open_onnx(
     missing |= failed
     for name in names:
         if name not in missing and NAMES[name] not in session.get_providers():
-            missing[name] = providers.why_not_started(name, runtime)
+            why = providers.missing_library(name, runtime)
+            missing[name] = why or f"{NAMES[name]} did not start"
     used, fallback = _used(names, missing)
     if fallback:
         logger.warning("'%s' %s", artifact.path, fallback)
@@ -174,7 +175,8 @@ def _start(
             )
         except Exception as error:
             logger.info("'%s': ONNX Runtime: %s", artifact.path, error)
-            failed[name], cause = start_reason(error), error
+            failed[name] = providers.missing_library(name, runtime) or start_reason(error)
+            cause = error
         else:
             return session, failed
     reason = load_reason(artifact.path, cause, f"ONNX Runtime {runtime.__version__}")

@@ -141,17 +141,19 @@ def load_libraries(runtime: Any) -> None:
                 logger.warning("'%s' cannot be loaded: %s", path, error)
 
 
-def why_not_started(name: str, runtime: Any) -> str:
-    """Why ONNX Runtime left out a provider without an error, and what to do.
+def missing_library(name: str, runtime: Any) -> str:
+    """Which library a provider needs and does not find, and what to do; "" if that is not it.
 
-    It does so when the provider's library cannot be loaded, for want of another one mostly.
+    ONNX Runtime's CUDA provider is left out for this reason without an error.
     """
     library = Path(runtime.__file__).parent / "capi" / f"libonnxruntime_providers_{name}.so"
+    if not library.is_file():
+        return ""
     try:
         ctypes.CDLL(str(library))
     except OSError as error:
         return with_remedy(str(error))
-    return f"{NAMES[name]} did not start"
+    return ""
 
 
 def with_remedy(linker_error: str) -> str:

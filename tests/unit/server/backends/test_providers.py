@@ -5,6 +5,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from onnxruntime.capi import onnxruntime_pybind11_state
 
 from server.backends import providers
 from server.errors import LoadFailed
@@ -113,8 +114,14 @@ def test_no_packages_are_no_problem(tmp_path: Path, caplog: pytest.LogCaptureFix
 
 
 def test_a_library_that_cannot_be_loaded_is_the_reason(tmp_path: Path) -> None:
-    reason = providers.why_not_started("cuda", runtime(folder=tmp_path))
-    assert reason.endswith("libonnxruntime_providers_cuda.so: cannot open shared object file")
+    library = tmp_path / "onnxruntime/capi/libonnxruntime_providers_cuda.so"
+    assert providers.missing_library("cuda", runtime(folder=tmp_path)) == ""
+    library.parent.mkdir(parents=True)
+    library.write_bytes(b"no library")
+    assert providers.missing_library("cuda", runtime(folder=tmp_path)).startswith(str(library))
+    library.unlink()
+    library.symlink_to(onnxruntime_pybind11_state.__file__)
+    assert providers.missing_library("cuda", runtime(folder=tmp_path)) == "", "this one loads"
 
 
 @pytest.mark.parametrize(
