@@ -12,6 +12,8 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
+from protos.tensors import DTYPES
+
 Dims = Sequence[int | str | None]
 ELEMENT_TYPES: dict[str, int] = {
     "BOOL": TensorProto.BOOL,
@@ -88,6 +90,61 @@ def slow(width: int = 1024, layers: int = 8) -> bytes:
         [tensor("x", "FP32", ["n", width])],
         [tensor("y", "FP32", ["n", width])],
         {"w": _random(width, width)},
+    )
+
+
+def product(datatype: str, features: int = 64, classes: int = 8) -> bytes:
+    """x [n, features] -> y = x w [n, classes], all of one floating-point datatype."""
+    return build(
+        [helper.make_node("MatMul", ["x", "w"], ["y"])],
+        [tensor("x", datatype, ["n", features])],
+        [tensor("y", datatype, ["n", classes])],
+        {"w": _random(features, classes).astype(DTYPES[datatype])},
+    )
+
+
+def convolution(channels: int = 16, classes: int = 10) -> bytes:
+    """image FP32[n, 3, height, width] -> scores FP32[n, classes]: two convolutions and a mean."""
+    nodes = [
+        helper.make_node("Conv", ["image", "first"], ["a"], pads=[1] * 4),
+        helper.make_node("Relu", ["a"], ["b"]),
+        helper.make_node("Conv", ["b", "second"], ["c"], pads=[1] * 4, strides=[2, 2]),
+        helper.make_node("Relu", ["c"], ["d"]),
+        helper.make_node("GlobalAveragePool", ["d"], ["e"]),
+        helper.make_node("Flatten", ["e"], ["f"]),
+        helper.make_node("MatMul", ["f", "last"], ["scores"]),
+    ]
+    weights = {
+        "first": _random(channels, 3, 3, 3),
+        "second": _random(channels, channels, 3, 3, seed=1),
+        "last": _random(channels, classes, seed=2),
+    }
+    image = tensor("image", "FP32", ["n", 3, "height", "width"])
+    return build(nodes, [image], [tensor("scores", "FP32", ["n", classes])], weights)
+
+
+def refusing(width: int = 4) -> bytes:
+    """x FP32[n, width], flag INT64[n] -> y = x: fails, on every device, on a flag of 100 or more.
+
+    It expands to `width` + (largest flag / 100) columns, which only fits while that is 0.
+    """
+    nodes = [
+        helper.make_node("ReduceMax", ["flag"], ["largest"], keepdims=1),
+        helper.make_node("Div", ["largest", "hundred"], ["excess"]),
+        helper.make_node("Add", ["excess", "width"], ["columns"]),
+        helper.make_node("Concat", ["rows", "columns"], ["shape"], axis=0),
+        helper.make_node("Expand", ["x", "shape"], ["y"]),
+    ]
+    constants: dict[str, NDArray[Any]] = {
+        "hundred": np.array([100], np.int64),
+        "width": np.array([width], np.int64),
+        "rows": np.array([1], np.int64),
+    }
+    return build(
+        nodes,
+        [tensor("x", "FP32", ["n", width]), tensor("flag", "INT64", ["n"])],
+        [tensor("y", "FP32", ["n", "columns"])],
+        constants,
     )
 
 
