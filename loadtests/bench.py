@@ -9,15 +9,13 @@ document goes to stdout, progress to stderr. A figure is the median over the rou
 import argparse
 import json
 import os
-import platform
 import re
 import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
-from importlib.metadata import version
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -25,7 +23,8 @@ from typing import Any
 import grpc
 import numpy as np
 
-from loadtests import perf_analyzer, python_client
+from client import Client
+from loadtests import machine, perf_analyzer, python_client
 from loadtests.floor import Floor
 from loadtests.load_result import Load, LoadResult
 from loadtests.models import BUILDERS, VOCABULARY, write_repository
@@ -39,6 +38,8 @@ MIN_THROUGHPUT_RATIO = 0.95  # of models whose lone bare call takes longer than 
 HEAVY_MS = 5.0
 MAX_CPU_RATIO = 1.15
 MAX_ADDED_P99_MS = 0.5
+_GPU_BATCHES = (1, 8, 16, 32, 64)
+_GPU_CONCURRENCY = 128  # two batches of 64: one that computes, one that gathers
 MIN_SAMPLES = 200  # a p99 of fewer, or a rate with a batch more or less, says little
 
 
@@ -49,6 +50,12 @@ class Subject:
     row: dict[str, Array]
     batches: tuple[int, ...]  # sizes the bare loop is tried with
     concurrency: int  # saturates the server
+
+    def on(self, device: str) -> "Subject":
+        """The same as hard as this device needs it."""
+        if device == "cpu":
+            return self
+        return replace(self, batches=_GPU_BATCHES, concurrency=_GPU_CONCURRENCY)
 
 
 def _subjects(sequence: int = 128) -> dict[str, Subject]:
@@ -75,8 +82,12 @@ class Bench:
         self._cores = len(os.sched_getaffinity(0))
 
     def measure(self, name: str, subject: Subject) -> dict[str, Any]:
-        floor = Floor(BUILDERS[name](), subject.row, self._cores)
+        """Measures one model on the device that the server has put it on."""
+        device = self._device(name)
+        subject = subject.on(device)
+        floor = Floor(BUILDERS[name](), subject.row, self._cores, device)
         return {
+            "device": device,
             "throughput": self._throughput(name, subject, floor),
             "concurrency_1": self._lone_client(name, subject, floor),
         }
@@ -131,6 +142,13 @@ class Bench:
             "constant_us": median(constant) * 1e6,
             "ratio": median(s / c for s, c in pairs),
         }
+
+    def _device(self, name: str) -> str:
+        with Client(self._server.grpc) as client:
+            (model,) = client.model(name).versions
+        if not model.execution.devices:
+            raise SystemExit(f"{name} does not serve: {model.reason}")
+        return model.execution.devices[0]
 
     def _load(self, name: str, subject: Subject, concurrency: int, seconds: float) -> Load:
         return Load(self._server.grpc, name, subject.row, concurrency, seconds)
@@ -193,17 +211,6 @@ def targets(models: dict[str, Any], front_end: dict[str, Any] | None) -> list[di
     ]
 
 
-def _machine() -> dict[str, Any]:
-    cpu = re.search(r"model name\s*: (.*)", Path("/proc/cpuinfo").read_text())
-    libraries = ("onnxruntime", "grpcio", "protobuf", "numpy", "uvloop")
-    return {
-        "cpu": cpu[1] if cpu else platform.processor(),
-        "cores": len(os.sched_getaffinity(0)),
-        "python": platform.python_version(),
-        **{name: version(name) for name in libraries},
-    }
-
-
 def _say(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
@@ -216,11 +223,11 @@ def _generator() -> tuple[str, Generator]:
     return "perf_analyzer", lambda load: perf_analyzer.run(program, load)
 
 
-def run(names: list[str], seconds: float, rounds: int) -> dict[str, Any]:
+def run(names: list[str], seconds: float, rounds: int, provider: str = "auto") -> dict[str, Any]:
     """Measures the named models; see the module for what comes back."""
     subjects, (client, generate) = _subjects(), _generator()
     with tempfile.TemporaryDirectory(prefix="inflight-bench-") as folder:
-        repository = write_repository(Path(folder, "models"), names)
+        repository = write_repository(Path(folder, "models"), names, provider)
         with serving(repository) as server:
             bench = Bench(server, generate, seconds, rounds)
             models = {}
@@ -233,8 +240,9 @@ def run(names: list[str], seconds: float, rounds: int) -> dict[str, Any]:
                 with _ceiling() as (ceiling, address):
                     front_end = bench.front_end(subjects["tiny"], ceiling, address)
     return {
-        "machine": _machine(),
+        "machine": machine.describe(),
         "client": client,
+        "provider": provider,
         "seconds": seconds,
         "rounds": rounds,
         "models": models,
@@ -249,13 +257,19 @@ def main() -> int:
     parser.add_argument("--models", default=",".join(names), help="default: %(default)s")
     parser.add_argument("--seconds", type=float, default=4, help="per measurement (default: 4)")
     parser.add_argument("--rounds", type=int, default=3, help="median over them (default: 3)")
+    parser.add_argument(
+        "--provider",
+        choices=("auto", "cpu", "cuda"),
+        default="auto",
+        help="where the models run; auto: where the server puts them (default: %(default)s)",
+    )
     parser.add_argument("--check", action="store_true", help="exit 1 when a target is missed")
     arguments = parser.parse_args()
     wanted = arguments.models.split(",")
     unknown = sorted(set(wanted) - set(names))
     if unknown:
         parser.error(f"--models: unknown {', '.join(unknown)}; expected some of {', '.join(names)}")
-    report = run(wanted, arguments.seconds, arguments.rounds)
+    report = run(wanted, arguments.seconds, arguments.rounds, arguments.provider)
     print(json.dumps(report, indent=2))
     for target in report["targets"]:
         bound = f"{target['kind']} {target['bound']}"

@@ -213,10 +213,16 @@ BUILDERS: dict[str, Callable[..., bytes]] = {
 }
 
 
-def write_repository(directory: Path, names: Iterable[str]) -> Path:
-    """A model repository with version 1 of each of `names`. Returns `directory`."""
+def write_repository(directory: Path, names: Iterable[str], provider: str = "auto") -> Path:
+    """A model repository with version 1 of each of `names`. Returns `directory`.
+
+    With another `provider` than "auto", "cpu" or "cuda", the models run there and nowhere else.
+    """
     for name in names:
         version = directory / name / "1"
         version.mkdir(parents=True, exist_ok=True)
         (version / "model.onnx").write_bytes(BUILDERS[name]())
+        if provider != "auto":
+            config = directory / name / "model.toml"
+            config.write_text(f'[execution]\nproviders = ["{provider}"]\n')
     return directory
