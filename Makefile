@@ -2,7 +2,13 @@
 
 PYTHON ?= $(shell for p in python3 python3.11 python3.12 python3.13; do \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
-VENV ?= .venv
+# DEVICE=cuda, on a machine with an NVIDIA GPU, works in an environment of its own: onnxruntime and
+# onnxruntime-gpu install over each other.
+DEVICE ?= cpu
+ifeq ($(filter cpu cuda,$(DEVICE)),)
+$(error DEVICE is cpu or cuda, got "$(DEVICE)")
+endif
+VENV ?= $(if $(filter cuda,$(DEVICE)),.venv-cuda,.venv)
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --constraint constraints.txt
 
@@ -11,7 +17,7 @@ BASE := $(VENV)/.installed-base
 DEMO := $(VENV)/.installed-demo
 TEST := $(VENV)/.installed-test
 
-.PHONY: help demo serve test test-slow test-all check lint type proto proto-check bench load clean
+.PHONY: help demo serve test test-slow test-gpu on-gpu test-all check lint type proto proto-check bench load clean
 .DEFAULT_GOAL := help
 
 help:  ## this list
@@ -28,6 +34,12 @@ test: $(TEST)  ## the default suite: no GPU, no network beyond localhost
 
 test-slow: $(TEST)  ## the long tests that `test` leaves out
 	$(BIN)/python -m pytest -m "slow and not gpu" $(ARGS)
+
+test-gpu:  ## the tests of CUDA, on a machine with an NVIDIA GPU (skipped elsewhere)
+	$(MAKE) --no-print-directory DEVICE=cuda on-gpu
+
+on-gpu: $(TEST)
+	$(BIN)/python -m pytest -m gpu -rs tests/gpu $(ARGS)
 
 test-all: test test-slow  ## test and test-slow
 
@@ -54,7 +66,7 @@ load: $(TEST)  ## locust, headless, with a report in loadtests/reports/
 	$(BIN)/python -m loadtests.load $(ARGS)
 
 clean:  ## remove everything that make made
-	rm -rf $(VENV) build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis loadtests/reports
+	rm -rf $(VENV) .venv-cuda build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis loadtests/reports
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(BASE):
@@ -64,12 +76,16 @@ $(BASE):
 
 $(DEMO): pyproject.toml constraints.txt | $(BASE)
 	@echo "Installing the server and the demo's libraries into $(VENV)"
-	$(PIP) --editable '.[cpu,sklearn]'
+	$(PIP) --editable '.[$(DEVICE),sklearn]'
 	@touch $@
 
 # torch first: a plain torch wheel of the wanted version wins over the newest one with gigabytes of CUDA.
 $(TEST): pyproject.toml constraints.txt | $(BASE)
 	@echo "Installing the test extras into $(VENV)"
+ifeq ($(DEVICE),cuda)
+	$(PIP) --editable '.[cuda,sklearn,dev]'
+else
 	$(PIP) "$$(grep '^torch==' constraints.txt)"
 	$(PIP) --editable '.[cpu,convert,openvino,dev]'
+endif
 	@touch $(DEMO) $@
