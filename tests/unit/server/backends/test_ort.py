@@ -199,7 +199,7 @@ class FakeRuntime:
     """
 
     __version__ = "1.99"
-    __file__ = onnxruntime.__file__
+    __file__ = "/nowhere/onnxruntime/__init__.py"
     cuda_version = "13.0"
     SessionOptions = onnxruntime.SessionOptions
     GraphOptimizationLevel = onnxruntime.GraphOptimizationLevel
