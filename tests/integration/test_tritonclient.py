@@ -3,6 +3,7 @@
 import asyncio
 import json
 import queue
+import threading
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -515,7 +516,11 @@ def test_open_streams_do_not_keep_a_server_from_ending(tmp_path: Path) -> None:
             health_pb2.HealthCheckResponse.FromString,
         )(health_pb2.HealthCheckRequest(), timeout=60)
         assert next(watch).status == health_pb2.HealthCheckResponse.SERVING
-    states = [response.status for response in watch]
+        # Read while the server ends: gRPC drops what is unread when the connection closes.
+        states: list[int] = []
+        reader = threading.Thread(target=lambda: states.extend(r.status for r in watch))
+        reader.start()
+    reader.join(60)
     assert states == [health_pb2.HealthCheckResponse.NOT_SERVING]
     assert answers.get(timeout=30)[1].status() == "StatusCode.UNAVAILABLE"
     channel.close()
