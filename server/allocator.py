@@ -10,14 +10,18 @@ import logging
 logger = logging.getLogger(__name__)
 
 # mallopt parameters, from glibc's malloc.h.
-_M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_THRESHOLD = -1, -2, -3
+_M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -2, -3, -8
 _MMAP_THRESHOLD = 32 * 2**20  # the largest glibc accepts on 64-bit machines
 _TRIM_THRESHOLD = 256 * 2**20
 _TOP_PAD = 16 * 2**20
+_ARENAS = 2  # each thread that had one of its own would keep what it once needed
 
 
 def keep_large_blocks() -> bool:
-    """Raises glibc's thresholds for this process; False where the allocator is another one."""
+    """Sets glibc's limits for this process; False where the allocator is another one.
+
+    Call it before threads are started: an arena once made is kept.
+    """
     try:
         mallopt = ctypes.CDLL(None).mallopt
     except (OSError, AttributeError):
@@ -27,6 +31,7 @@ def keep_large_blocks() -> bool:
         (_M_MMAP_THRESHOLD, _MMAP_THRESHOLD),
         (_M_TRIM_THRESHOLD, _TRIM_THRESHOLD),
         (_M_TOP_PAD, _TOP_PAD),
+        (_M_ARENA_MAX, _ARENAS),
     )
     return all(mallopt(parameter, value) for parameter, value in wanted)
 
