@@ -33,7 +33,8 @@ def keep_large_blocks() -> bool:
         (_M_TOP_PAD, _TOP_PAD),
         (_M_ARENA_MAX, _ARENAS),
     )
-    return all([mallopt(parameter, value) for parameter, value in wanted])
+    accepted = [mallopt(parameter, value) for parameter, value in wanted]
+    return all(accepted)
 
 
 def return_free_memory() -> None:
