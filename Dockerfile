@@ -5,14 +5,16 @@
 #   docker build --target cpu -t inflight:cpu .
 #   docker build --target gpu -t inflight:gpu .
 #   docker run --rm -p 8001:8001 -p 8000:8000 -v "$PWD/models:/models:ro" inflight:cpu
+#   docker run --rm --gpus all -p 8001:8001 -p 8000:8000 -v "$PWD/models:/models:ro" inflight:gpu
 #
 # Each target has a build stage of its own, so that compilers, pip's cache and the sources stay out
 # of the image.
 
 ARG PYTHON_VERSION=3.11
-# CUDA 13 with cuDNN 9: what onnxruntime-gpu 1.31 is linked against. TensorRT 10 comes with the
-# `gpu` extra, whose wheels are on NVIDIA's own index.
-ARG CUDA_IMAGE=nvidia/cuda:13.0.1-cudnn-runtime-ubuntu24.04
+# The version of CUDA that onnxruntime-gpu 1.31 is built with; driver 580 or later. The `gpu` extra
+# brings the libraries, CUDA 13 and cuDNN 9 from PyPI and TensorRT 10 from NVIDIA's own index, so
+# the image without them will do.
+ARG CUDA_IMAGE=nvidia/cuda:13.0.1-base-ubuntu24.04
 ARG NVIDIA_INDEX=https://pypi.nvidia.com
 
 # ---- cpu: the virtual environment, then the image it is copied into -------------------------
@@ -63,7 +65,7 @@ COPY server ./server
 RUN --mount=type=cache,target=/root/.cache/pip \
     /opt/inflight/bin/pip install --extra-index-url "${NVIDIA_INDEX}" \
         --constraint constraints.txt '.[gpu]'
-# ONNX Runtime finds TensorRT by name only, wherever Python put it.
+# ONNX Runtime finds TensorRT by name only, wherever Python put it. (CUDA and cuDNN the server loads.)
 RUN ln -s "$(/opt/inflight/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')" \
         /opt/inflight/packages
 
