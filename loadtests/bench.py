@@ -251,6 +251,16 @@ def run(names: list[str], seconds: float, rounds: int, provider: str = "auto") -
     }
 
 
+def _write(report: dict[str, Any], file: Path | None) -> None:
+    text = json.dumps(report, indent=2)
+    if file is None:
+        print(text)
+        return
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(text + "\n")
+    _say(f"written to {file}")
+
+
 def main() -> int:
     names = list(_subjects())
     parser = argparse.ArgumentParser(description="Served against bare; JSON on stdout.")
@@ -263,6 +273,7 @@ def main() -> int:
         default="auto",
         help="where the models run; auto: where the server puts them (default: %(default)s)",
     )
+    parser.add_argument("--output", type=Path, help="write the JSON to this file, not to stdout")
     parser.add_argument("--check", action="store_true", help="exit 1 when a target is missed")
     arguments = parser.parse_args()
     wanted = arguments.models.split(",")
@@ -270,7 +281,7 @@ def main() -> int:
     if unknown:
         parser.error(f"--models: unknown {', '.join(unknown)}; expected some of {', '.join(names)}")
     report = run(wanted, arguments.seconds, arguments.rounds, arguments.provider)
-    print(json.dumps(report, indent=2))
+    _write(report, arguments.output)
     for target in report["targets"]:
         bound = f"{target['kind']} {target['bound']}"
         verdict = "met" if target["met"] else "MISSED"
