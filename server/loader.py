@@ -188,8 +188,10 @@ class _Loading:
                 return _at_low_priority(lambda: self._open(form, artifact, threads))
             return self._open(form, artifact, threads)
 
-    def _open(self, form: Format, artifact: Artifact, threads: int) -> Backend:
-        backend = form.open(artifact, self._execution, threads)
+    def _open(
+        self, form: Format, artifact: Artifact, threads: int, *, spins: bool = False
+    ) -> Backend:
+        backend = form.open(artifact, self._execution, threads, spins=spins)
         self._opened.callback(backend.close)
         backend.signature = model_signature(self._config, backend.signature)
         return reshaped(backend, self._config)
@@ -217,7 +219,8 @@ class _Loading:
             return None
         try:
             with self._plan.memory.admit(self._name, artifact.size_bytes), ExitStack() as attempt:
-                wide = self._open(form, artifact, self._plan.threads)
+                # It runs only while nothing else computes, so spinning takes from nobody.
+                wide = self._open(form, artifact, self._plan.threads, spins=True)
                 attempt.callback(wide.close)
                 if not _at_low_priority(lambda: _pays(wide, probed)):
                     return None

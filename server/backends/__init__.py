@@ -3,14 +3,23 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 from server.backends.artifact import Artifact, inspect_onnx
 from server.backends.base import Backend
 from server.errors import LoadFailed
 from server.model_config import ExecutionConfig
 
-OpenBackend = Callable[[Artifact, ExecutionConfig, int], Backend]
-"""Opens an artifact with so many compute threads. Raises LoadFailed."""
+
+class OpenBackend(Protocol):
+    """Opens an artifact with so many compute threads. Raises LoadFailed.
+
+    `spins`: during a run its threads wait for each other by spinning, where the framework can.
+    """
+
+    def __call__(
+        self, artifact: Artifact, execution: ExecutionConfig, threads: int, *, spins: bool = False
+    ) -> Backend: ...
 
 
 def _is_told_to_stay(execution: ExecutionConfig) -> bool:
@@ -27,11 +36,13 @@ class Format:
     stays_on_cpu: Callable[[ExecutionConfig], bool] = _is_told_to_stay
 
 
-def _open_onnx(artifact: Artifact, execution: ExecutionConfig, threads: int) -> Backend:
+def _open_onnx(
+    artifact: Artifact, execution: ExecutionConfig, threads: int, *, spins: bool = False
+) -> Backend:
     # Imported when it is needed: the registry knows formats, and frameworks are large.
     from server.backends.ort import open_onnx  # noqa: PLC0415
 
-    return open_onnx(artifact, execution, threads)
+    return open_onnx(artifact, execution, threads, spins=spins)
 
 
 def _onnx_stays_on_cpu(execution: ExecutionConfig) -> bool:

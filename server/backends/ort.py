@@ -113,8 +113,12 @@ def open_onnx(
     threads: int,
     runtime: Any = onnxruntime,
     root: Path = Path("/"),
+    *,
+    spins: bool = False,
 ) -> OrtBackend:
     """Opens a session of `threads` compute threads, the caller of `run` included.
+
+    `spins`: they wait for each other by spinning while a run lasts, and sleep when it ends.
 
     `runtime` is the onnxruntime module or something that looks like it, `root` the file system
     that devices are looked for in. Where the device that comes first does not start and the CPU
@@ -128,7 +132,8 @@ def open_onnx(
     choices, missing = providers.choices(names, execution, runtime)
     if any(name in ON_GPU for name, _ in choices):
         providers.load_libraries(runtime)
-    session, failed = _start(artifact, execution, threads, choices, runtime)
+    options = _session_options(execution, threads, runtime, spins=spins)
+    session, failed = _start(artifact, options, choices, runtime)
     missing |= failed
     for name in names:
         if name not in missing and NAMES[name] not in session.get_providers():
@@ -151,8 +156,7 @@ def stays_on_cpu(execution: ExecutionConfig) -> bool:
 
 def _start(
     artifact: Artifact,
-    execution: ExecutionConfig,
-    threads: int,
+    session_options: Any,
     choices: Sequence[Choice],
     runtime: Any,
 ) -> tuple[Any, dict[str, str]]:
@@ -169,7 +173,7 @@ def _start(
         try:
             session = runtime.InferenceSession(
                 str(artifact.path),
-                sess_options=_session_options(execution, threads, runtime),
+                sess_options=session_options,
                 providers=[(NAMES[name], options) for name, options in choices[first:]],
                 enable_fallback=0,
             )
@@ -229,7 +233,7 @@ def _spec(kind: str, node: Any, optional: bool) -> TensorSpec:
     return TensorSpec(node.name, datatype, shape, optional)
 
 
-def _session_options(execution: ExecutionConfig, threads: int, runtime: Any) -> Any:
+def _session_options(execution: ExecutionConfig, threads: int, runtime: Any, *, spins: bool) -> Any:
     options = runtime.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
@@ -237,8 +241,10 @@ def _session_options(execution: ExecutionConfig, threads: int, runtime: Any) -> 
     options.graph_optimization_level = getattr(runtime.GraphOptimizationLevel, level)
     options.log_severity_level = _FATAL
     # Pools that spin win 25 % for one lone client of a millisecond model, and lose 60 % as soon
-    # as two of them run at once; the server holds many models.
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    # as two of them run at once; the server holds many models. So only a session that never runs
+    # beside another spins, and not beyond its runs.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "1" if spins else "0")
+    options.add_session_config_entry("session.force_spinning_stop", "1")
     options.add_session_config_entry("session.inter_op.allow_spinning", "0")
     return options
 

@@ -43,12 +43,16 @@ class Opener:
         self.fails_on: tuple[str, ...] = ()  # devices that fail at every run
         self.backends: list[FakeBackend] = []
         self.threads: list[int] = []
+        self.spins: list[bool] = []
         self.providers: list[tuple[str, ...] | None] = []
         self.niceness: list[int] = []
         self.cost_s: Mapping[int, float] = {}  # threads -> what a run takes
 
-    def open(self, artifact: Artifact, execution: ExecutionConfig, threads: int) -> Backend:
+    def open(
+        self, artifact: Artifact, execution: ExecutionConfig, threads: int, *, spins: bool = False
+    ) -> Backend:
         self.threads.append(threads)
+        self.spins.append(spins)
         self.providers.append(execution.providers)
         self.niceness.append(os.getpriority(os.PRIO_PROCESS, threading.get_native_id()))
         device = "cuda:0" if self.has_gpu and execution.providers != ("cpu",) else "cpu"
@@ -100,6 +104,7 @@ def test_slow_model_gets_a_wide_session_when_it_pays(tmp_path: Path, opener: Ope
     opener.cost_s = {1: 0.004, 3: 0.001}
     loaded = load(source(tmp_path), LoadPlan(threads=3, models=2000))
     assert loaded.wide is opener.backends[1]
+    assert opener.spins == [False, True], "only what runs alone may spin"
     assert opener.threads == [1, 3]
     assert loaded.instances == 3
     assert set(opener.backends[1].batches) >= {1, loaded.profile.max_batch}

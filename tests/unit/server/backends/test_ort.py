@@ -355,3 +355,12 @@ def test_session_options_follow_the_configuration(tmp_path: Path) -> None:
     level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
     assert options.graph_optimization_level == level
     assert options.get_session_config_entry("session.intra_op.allow_spinning") == "0"
+
+
+def test_a_session_that_spins_does_so_during_its_runs_only(tmp_path: Path) -> None:
+    runtime = FakeRuntime(["CPUExecutionProvider"], ["CPUExecutionProvider"])
+    path = tmp_path / "model.onnx"
+    path.write_bytes(models.mlp())
+    open_onnx(inspect_onnx(path), ExecutionConfig(), 2, runtime, spins=True)
+    assert runtime.options.get_session_config_entry("session.intra_op.allow_spinning") == "1"
+    assert runtime.options.get_session_config_entry("session.force_spinning_stop") == "1"
