@@ -21,9 +21,10 @@ from google.protobuf.message import Message
 
 from protos.inference import model_config_pb2 as pb
 from protos.pool import POOL
-from server import pbtxt_fields
+from server import pbtxt_execution, pbtxt_fields
 from server.model_config import ConfigError, ModelConfig
-from server.pbtxt_fields import ACCELERATORS, Written
+from server.pbtxt_execution import ACCELERATORS
+from server.pbtxt_fields import Written
 
 _REFUSED = {
     "sequence_batching": "sequences keep state between requests, which this server does not",
@@ -92,7 +93,7 @@ def read_json(text: str, model: str, folder: Path) -> ModelConfig:
     except (ValueError, json_format.ParseError) as error:
         problem = str(error).splitlines()[0]
         raise ConfigError(f"{_REQUEST}: {problem}{_near_field(problem)}") from None
-    return _model(message, model, Written(_REQUEST, text, folder))
+    return _model(message, model, Written(_REQUEST, text, folder, is_from_client=True))
 
 
 def _syntax_error(error: text_format.ParseError) -> str:
@@ -132,7 +133,7 @@ def _model(message: pb.ModelConfig, model: str, written: Written) -> ModelConfig
     return ModelConfig(
         name=model,
         batching=pbtxt_fields.batching(message, limit, written),
-        execution=pbtxt_fields.execution(message, written),
+        execution=pbtxt_execution.execution(message, written),
         version_policy=pbtxt_fields.version_policy(message.version_policy, written),
         max_batch_size=limit,
         inputs=tuple(pbtxt_fields.input_tensor(tensor, written) for tensor in message.input),

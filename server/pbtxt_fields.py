@@ -6,7 +6,7 @@ nothing else of this machine.
 """
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import cast
 
@@ -15,40 +15,24 @@ from server.batch_policy import QueuePolicy, TimeoutAction
 from server.model_config import (
     BatchingConfig,
     ConfigError,
-    ExecutionConfig,
-    GraphLevel,
     TensorConfig,
     VersionPolicy,
     WarmUpInput,
     WarmUpSample,
 )
 
-ACCELERATORS = ("tensorrt", "cuda", "openvino")
-
-_PRECISIONS = {"FP32": {}, "FP16": {"trt_fp16_enable": "1"}, "INT8": {"trt_int8_enable": "1"}}
-# Triton's names of TensorRT's parameters that are not ONNX Runtime's names of its options.
-_TENSORRT_OPTIONS = {
-    "max_workspace_size_bytes": "trt_max_workspace_size",
-    "int8_calibration_table_name": "trt_int8_calibration_table_name",
-    "int8_use_native_calibration_table": "trt_int8_use_native_calibration_table",
-}
-# CUDA options that Triton also takes as parameters of the model, and its numbers for their values.
-_CUDA_PARAMETERS: dict[str, tuple[str, ...]] = {
-    "cudnn_conv_algo_search": ("EXHAUSTIVE", "HEURISTIC", "DEFAULT"),
-    "arena_extend_strategy": ("kNextPowerOfTwo", "kSameAsRequested"),
-    "gpu_mem_limit": (),
-    "do_copy_in_default_stream": (),
-}
-_GRAPH_LEVELS: dict[int, GraphLevel] = {0: "all", -1: "basic", 1: "extended", 2: "disable"}
-_Accelerators = pb.ModelOptimizationPolicy.ExecutionAccelerators
-
 
 class Written:
     """The text a message was parsed from: for the lines in errors, and for what it says at all."""
 
-    def __init__(self, origin: str, text: str, folder: Path) -> None:
-        """`origin` names the text in errors; files it names are in `folder`."""
-        self.origin, self._folder = origin, folder
+    def __init__(
+        self, origin: str, text: str, folder: Path, *, is_from_client: bool = False
+    ) -> None:
+        """`origin` names the text in errors; files it names are in `folder`.
+
+        `is_from_client`: it came with a call, so it may not name what the operator alone may.
+        """
+        self.origin, self.is_from_client, self._folder = origin, is_from_client, folder
         self._lines = [line.partition("#")[0] for line in text.splitlines()]
 
     def error(self, field: str, problem: str) -> ConfigError:
@@ -152,96 +136,6 @@ def version_policy(policy: pb.ModelVersionPolicy, written: Written) -> VersionPo
                 raise written.error("version_policy.specific.versions", expected)
             return VersionPolicy(specific=versions)
     return VersionPolicy(latest=policy.latest.num_versions or 1)
-
-
-def execution(message: pb.ModelConfig, written: Written) -> ExecutionConfig:
-    groups, optimization = message.instance_group, message.optimization
-    level = optimization.graph.level
-    if level not in _GRAPH_LEVELS:
-        expected = f"expected one of {sorted(_GRAPH_LEVELS)}, got {level}"
-        raise written.error("optimization.graph.level", expected)
-    accelerators = optimization.execution_accelerators
-    return ExecutionConfig(
-        instances=sum(_instances(group) for group in groups) if groups else None,
-        threads=_threads(message, written),
-        providers=_providers(groups, accelerators),
-        gpus=tuple(sorted({gpu for group in groups for gpu in group.gpus})),
-        graph_level=_GRAPH_LEVELS[level],
-        provider_options=_provider_options(message, written),
-    )
-
-
-def _instances(group: pb.ModelInstanceGroup) -> int:
-    return max(1, group.count) * max(1, len(group.gpus))
-
-
-def _threads(message: pb.ModelConfig, written: Written) -> int | None:
-    """ONNX Runtime's parameter `intra_op_thread_count`; 0 leaves it to the server."""
-    if "intra_op_thread_count" not in message.parameters:
-        return None
-    said = message.parameters["intra_op_thread_count"].string_value
-    if not said.isascii() or not said.isdigit():
-        raise written.error("intra_op_thread_count", f'expected a whole number, got "{said}"')
-    return int(said) or None
-
-
-def _providers(
-    groups: Iterable[pb.ModelInstanceGroup], said: _Accelerators
-) -> tuple[str, ...] | None:
-    """Execution providers in Triton's order: GPU accelerators, CUDA, CPU accelerators, CPU.
-
-    Those of a GPU count where an instance group asks for one, or where none speaks against it
-    and an accelerator for one is named. None, where nothing is said: a GPU where there is one.
-    """
-    kinds = {group.kind for group in groups}
-    wanted = pb.ModelInstanceGroup.KIND_GPU in kinds or any(group.gpus for group in groups)
-    is_free = pb.ModelInstanceGroup.KIND_CPU not in kinds
-    on_gpu = [item.name for item in said.gpu_execution_accelerator] + ["cuda"]
-    on_cpu = [item.name for item in said.cpu_execution_accelerator] + ["cpu"]
-    if is_free and not wanted and len(on_gpu) == len(on_cpu) == 1:
-        return None
-    names = on_gpu + on_cpu if wanted or (is_free and len(on_gpu) > 1) else on_cpu
-    return tuple(dict.fromkeys(name for name in names if name in (*ACCELERATORS, "cpu")))
-
-
-def _provider_options(message: pb.ModelConfig, written: Written) -> dict[str, dict[str, str]]:
-    """What is said about the providers, by provider and ONNX Runtime's names of its options.
-
-    Source: README.md of triton-inference-server/onnxruntime_backend.
-    """
-    said = message.optimization.execution_accelerators
-    options = {"cuda": _cuda_parameters(message, written)}
-    for item in (*said.gpu_execution_accelerator, *said.cpu_execution_accelerator):
-        if item.name == "tensorrt":
-            options[item.name] = _tensorrt_options(item.parameters, written)
-        elif item.name in ACCELERATORS:
-            options[item.name] = {**options.get(item.name, {}), **item.parameters}
-    return {name: values for name, values in options.items() if values}
-
-
-def _cuda_parameters(message: pb.ModelConfig, written: Written) -> dict[str, str]:
-    options: dict[str, str] = {}
-    for name, values in _CUDA_PARAMETERS.items():
-        if name in message.parameters:
-            said = message.parameters[name].string_value
-            if values and said not in map(str, range(len(values))):
-                expected = f'expected a number from 0 to {len(values) - 1}, got "{said}"'
-                raise written.error(name, expected)
-            options[name] = values[int(said)] if values else said
-    return options
-
-
-def _tensorrt_options(parameters: Mapping[str, str], written: Written) -> dict[str, str]:
-    options: dict[str, str] = {}
-    for name, value in parameters.items():
-        if name != "precision_mode":
-            options[_TENSORRT_OPTIONS.get(name, name)] = value
-        elif value in _PRECISIONS:
-            options |= _PRECISIONS[value]
-        else:
-            expected = f'expected one of {", ".join(_PRECISIONS)}, got "{value}"'
-            raise written.error("precision_mode", expected)
-    return options
 
 
 def input_tensor(tensor: pb.ModelInput, written: Written) -> TensorConfig:

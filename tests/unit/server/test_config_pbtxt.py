@@ -262,6 +262,15 @@ def test_provider_options(folder: Path, text: str, options: dict[str, dict[str, 
             parameter("arena_extend_strategy", "2"),
             'arena_extend_strategy: expected a number from 0 to 1, got "2"',
         ),
+        (
+            accelerated("cuda", gpu_external_alloc="140737488355328"),
+            "gpu_external_alloc: cannot be set: it is an address in this process",
+        ),
+        (
+            accelerated("cuda", enable_cuda_graph="1"),
+            "enable_cuda_graph: cannot be set: graphs replay on the buffers they were captured",
+        ),
+        (accelerated("tensorrt", device_id="1"), "device_id: cannot be set: say it as instance_"),
     ],
 )
 def test_wrong_provider_options_are_named(folder: Path, text: str, problem: str) -> None:
@@ -398,6 +407,21 @@ def test_what_is_merely_tuning_is_a_warning(folder: Path, text: str, warning: st
 
 def test_fields_at_their_defaults_do_not_warn(folder: Path) -> None:
     assert read(folder, "response_cache { enable: false } input { name: 'x' }").warnings == ()
+
+
+def test_a_client_may_tune_but_name_no_files(folder: Path) -> None:
+    def read_options(name: str, **parameters: str) -> ModelConfig:
+        accelerator = {"name": name, "parameters": parameters}
+        said = {"execution_accelerators": {"gpu_execution_accelerator": [accelerator]}}
+        return read_json(json.dumps({"optimization": said}), "digits", folder)
+
+    tuned = read_options("tensorrt", precision_mode="FP16", max_workspace_size_bytes="9")
+    expected = {"tensorrt": {"trt_fp16_enable": "1", "trt_max_workspace_size": "9"}}
+    assert tuned.execution.provider_options == expected
+    for name in ("trt_extra_plugin_lib_paths", "trt_engine_cache_path", "what_comes_next"):
+        assert read(folder, accelerated("tensorrt", **{name: "/tmp/x"})).execution.provider_options
+        with pytest.raises(ConfigError, match=f"{name}: only a config.pbtxt may set it; a load"):
+            read_options("tensorrt", **{name: "/tmp/x"})
 
 
 def test_json_says_the_same(folder: Path) -> None:
