@@ -2,7 +2,8 @@
 
 import ctypes
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -132,8 +133,8 @@ def open_onnx(
     choices, missing = providers.choices(names, execution, runtime)
     if any(name in ON_GPU for name, _ in choices):
         providers.load_libraries(runtime)
-    options = _session_options(execution, threads, runtime, spins=spins)
-    session, failed = _start(artifact, options, choices, runtime)
+    make_options = partial(_session_options, execution, threads, runtime, spins=spins)
+    session, failed = _start(artifact, make_options, choices, runtime)
     missing |= failed
     for name in names:
         if name not in missing and NAMES[name] not in session.get_providers():
@@ -156,7 +157,7 @@ def stays_on_cpu(execution: ExecutionConfig) -> bool:
 
 def _start(
     artifact: Artifact,
-    session_options: Any,
+    make_options: Callable[[], Any],
     choices: Sequence[Choice],
     runtime: Any,
 ) -> tuple[Any, dict[str, str]]:
@@ -173,7 +174,7 @@ def _start(
         try:
             session = runtime.InferenceSession(
                 str(artifact.path),
-                sess_options=session_options,
+                sess_options=make_options(),  # a provider that failed may have added to its own
                 providers=[(NAMES[name], options) for name, options in choices[first:]],
                 enable_fallback=0,
             )
