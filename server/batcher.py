@@ -186,7 +186,7 @@ class Batcher:
         """Refuses what waits and comes; what runs is still answered."""
         self._is_closed = True
         self._fail(self._queue.drain(), self._unloaded())
-        self.pool.close(self._pump_soon)
+        self.pool.close(self._pump)
 
     # -- at once -------------------------------------------------------------------------------
 
@@ -280,7 +280,7 @@ class Batcher:
             if self._run_time.is_inline(self._queue.rows_of(group, self._limit())):
                 self._run_inline(group, reason)
                 continue
-            lease = self.pool.lease(self._run_time.average_s, self._is_alone(), self._pump_soon)
+            lease = self.pool.lease(self._run_time.average_s, self._is_alone(), self._pump)
             if lease is None:
                 return
             self._start(lease, group, reason)

@@ -23,7 +23,8 @@ class ComputeSlots:
         self.free = total
         self._express_free = True
         self._serving = False  # waiters are being called
-        self._waiters: OrderedDict[Callable[[], None], None] = OrderedDict()
+        self._has_turn = False  # the one being called, until it has started a run
+        self._waiters: OrderedDict[Callable[[], None], float] = OrderedDict()  # with their run_s
 
     @property
     def is_idle(self) -> bool:
@@ -35,20 +36,22 @@ class ComputeSlots:
 
         A run that wants more threads than there are takes all of them. `run_s` is its expected
         length. `EXPRESS` stands for the express slot. A run of no threads, which is one on a GPU,
-        never waits.
+        never waits. `waiter` is to try again before it returns: what it leaves free goes to others.
         """
         wanted = min(threads, self.total)
         if not wanted:
             return 0
-        if wanted <= self.free and (self._serving or not self._waiters):
+        if wanted <= self.free and (self._has_turn or not self._waiters):
             self.free -= wanted
+            self._has_turn = False
             return wanted
-        if self._express_free and 0.0 < run_s <= EXPRESS_S:
+        if self._express_free and _is_short(run_s):
             self._express_free = False
             return EXPRESS
-        self._waiters[waiter] = None
-        # Whoever was first keeps its place, or a run of several threads would starve.
-        self._waiters.move_to_end(waiter, last=not self._serving)
+        self._waiters[waiter] = run_s
+        # Who could not start keeps its place, or a run of several threads would starve; who has
+        # started one and wants more goes behind the others, or they would.
+        self._waiters.move_to_end(waiter, last=not self._has_turn)
         return None
 
     def give(self, taken: int) -> None:
@@ -57,18 +60,40 @@ class ComputeSlots:
             self._express_free = True
         else:
             self.free += taken
-        if self._serving:
-            return
-        self._serving = True
-        try:
-            while self._waiters and self.free:
-                waiter = self._waiters.popitem(last=False)[0]
-                waiter()
-                if waiter in self._waiters:
-                    break
-        finally:
-            self._serving = False
+        self._serve()
 
     def forget(self, waiter: Callable[[], None]) -> None:
         """The waiter is closing and must not be called any more."""
-        self._waiters.pop(waiter, None)
+        if self._waiters.pop(waiter, None) is not None:
+            self._serve()
+
+    def _serve(self) -> None:
+        if self._serving or not self._waiters:
+            return
+        self._serving = True
+        try:
+            self._lend()
+            self._lend_express()
+        finally:
+            self._serving = self._has_turn = False
+
+    def _lend(self) -> None:
+        while self._waiters and self.free:
+            waiter, _ = self._waiters.popitem(last=False)
+            self._has_turn = True
+            waiter()
+            if self._has_turn and waiter in self._waiters:
+                break
+
+    def _lend_express(self) -> None:
+        """Those whose runs are short need not wait for the long ones before them."""
+        self._has_turn = False
+        for waiter in [each for each, run_s in self._waiters.items() if _is_short(run_s)]:
+            if not self._express_free:
+                break
+            del self._waiters[waiter]
+            waiter()
+
+
+def _is_short(run_s: float) -> bool:
+    return 0.0 < run_s <= EXPRESS_S

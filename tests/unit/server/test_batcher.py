@@ -62,9 +62,11 @@ class Bench:
 async def bench(
     backend: FakeBackend | None = None,
     profile: Profile = BATCHED,
+    *,
     instances: int = 1,
     threads: int = 2,
     wide: FakeBackend | None = None,
+    slots: ComputeSlots | None = None,
     **settings: Any,
 ) -> AsyncIterator[Bench]:
     backend = backend or FakeBackend()
@@ -74,9 +76,8 @@ async def bench(
     def plan(of: FakeBackend) -> Plan:
         return Plan("m", of, profile.batchable, profile.pad)
 
-    pool = InstancePool(
-        "m", plan(backend), plan(wide) if wide else None, instances, ComputeSlots(threads)
-    )
+    slots = slots or ComputeSlots(threads)
+    pool = InstancePool("m", plan(backend), plan(wide) if wide else None, instances, slots)
     batcher = Batcher(
         "m",
         backend.signature,
@@ -157,6 +158,21 @@ async def test_compute_slots_bound_what_runs_at_once() -> None:
         b.backend.gate.set()
         await asyncio.gather(first, *others)
         assert b.backend.batches == [1, 2]
+
+
+async def test_a_model_whose_queue_never_empties_does_not_starve_another() -> None:
+    slots = ComputeSlots(1)
+    async with bench(slots=slots, instances=2, max_batch=1) as busy, bench(slots=slots) as b:
+        busy.backend.gate.clear()
+        many = [busy.submit(value) for value in range(20)]
+        await busy.running()
+        asked = b.submit(1)
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        busy.backend.gate.set()
+        await asked
+        assert len(busy.backend.batches) < 5
+        await asyncio.gather(*many)
 
 
 async def test_the_window_holds_an_idle_instance() -> None:

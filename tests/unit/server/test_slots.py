@@ -48,6 +48,37 @@ def test_a_wide_run_is_not_overtaken_for_ever() -> None:
     assert called[-1] == "narrow"
 
 
+def test_who_has_started_goes_behind_those_who_wait() -> None:
+    slots = ComputeSlots(1)
+    started: list[str] = []
+
+    def greedy() -> None:
+        """As a batcher with a long queue and many instances: starts until it cannot."""
+        while slots.take(1, LONG, greedy):
+            started.append("greedy")
+
+    slots.take(1, LONG, never)
+    greedy()
+    slots.take(1, LONG, modest := waiter(started, "modest", slots))
+    slots.give(1)
+    slots.give(1)
+    assert started == ["greedy", "modest"]
+    slots.forget(modest)
+    slots.give(1)
+    assert started[-1] == "greedy"
+
+
+def test_who_gives_up_waiting_holds_nobody_back() -> None:
+    slots = ComputeSlots(2)
+    called: list[str] = []
+    slots.take(1, LONG, never)
+    slots.take(2, LONG, wide := waiter(called, "wide", slots, threads=2))
+    slots.take(1, LONG, waiter(called, "narrow", slots))
+    slots.forget(wide)
+    assert called == ["narrow"]
+    assert slots.free == 0
+
+
 def test_one_short_run_may_start_beside_long_ones() -> None:
     slots = ComputeSlots(1)
     slots.take(1, LONG, never)
@@ -57,6 +88,22 @@ def test_one_short_run_may_start_beside_long_ones() -> None:
     slots.forget(never)
     slots.give(EXPRESS)
     assert slots.take(1, SHORT, never) == EXPRESS
+
+
+def test_short_runs_pass_the_express_slot_on_beside_a_long_one() -> None:
+    slots = ComputeSlots(1)
+    called: list[str] = []
+    slots.take(1, LONG, never)
+    slots.take(1, LONG, waiter(called, "long", slots))
+    assert slots.take(1, SHORT, never) == EXPRESS
+    slots.take(1, SHORT, waiter(called, "first", slots, run_s=SHORT))
+    slots.take(1, SHORT, waiter(called, "second", slots, run_s=SHORT))
+    slots.give(EXPRESS)
+    assert called == ["first"]
+    slots.give(EXPRESS)
+    assert called == ["first", "second"]
+    slots.give(1)
+    assert called[-1] == "long"
 
 
 def test_a_run_on_a_gpu_takes_no_slot_and_never_waits() -> None:
@@ -72,12 +119,16 @@ def test_a_run_on_a_gpu_takes_no_slot_and_never_waits() -> None:
 
 
 def waiter(
-    called: list[str], name: str, slots: ComputeSlots, threads: int = 1
+    called: list[str],
+    name: str,
+    slots: ComputeSlots,
+    threads: int = 1,
+    run_s: float = LONG,
 ) -> Callable[[], None]:
     """Notes that it was called and tries to start."""
 
     def try_again() -> None:
         called.append(name)
-        slots.take(threads, LONG, try_again)
+        slots.take(threads, run_s, try_again)
 
     return try_again
