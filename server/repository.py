@@ -132,7 +132,7 @@ class Repository:
         for folder in self._repositories:
             try:
                 with os.scandir(folder) as entries:
-                    names = [entry.name for entry in entries if entry.is_dir()]
+                    names = [entry.name for entry in entries if _is_folder(entry)]
             except OSError as error:
                 raise RepositoryError(f"{folder}: cannot be read: {error.strerror}") from None
             yield from (folder / name for name in names if is_model_name(name))
@@ -187,8 +187,18 @@ def _ambiguous(name: str, paths: Sequence[Path]) -> ModelSource:
     return ModelSource(name, paths[0], ModelConfig(name), {}, (), error)
 
 
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link to itself: like a link to nothing, no model
+        return False
+
+
 def _resolved(argument: Path) -> Path:
-    path = argument.expanduser().resolve()
+    try:
+        path = argument.expanduser().resolve()
+    except RuntimeError as error:  # a link to itself (until Python 3.13), a user without a home
+        raise RepositoryError(f"{argument}: cannot be read: {error}") from None
     if not path.exists():
         raise RepositoryError(f"{argument}: no such file or folder")
     if not os.access(path, os.R_OK | (os.X_OK if path.is_dir() else 0)):

@@ -84,7 +84,10 @@ def _parse_text(value: Any) -> str:
 def _parse_path(value: Any) -> Path:
     if not isinstance(value, str | Path) or not str(value):
         raise ValueError
-    return Path(value).expanduser()
+    try:
+        return Path(value).expanduser()
+    except RuntimeError:  # "~name" of nobody
+        raise ValueError from None
 
 
 def _parse_paths(value: Any) -> tuple[Path, ...]:
@@ -151,7 +154,9 @@ class ServeSettings:
         shown_default="~/.local/state/inflight",
     )
     optimize: str = _option(
-        "auto", _one_of("auto", "off"), "whether models are optimized while they serve"
+        "auto",
+        _one_of("auto", "off"),
+        "whether models are optimized while they serve; no effect yet",
     )
     load_control: str = _option(
         "all",
@@ -164,7 +169,7 @@ class ServeSettings:
     max_message_mb: int = _option(
         256,
         _integer(1, 2047, "whole mebibytes from 1 to 2047"),
-        "largest gRPC message in mebibytes",
+        "largest request, over gRPC or HTTP, in mebibytes",
     )
     lame_duck_s: float = _option(
         0.0, _SECONDS, "seconds after SIGTERM of accepting calls while health says NOT_SERVING"
@@ -267,8 +272,9 @@ def read_settings(flags: Mapping[str, Any]) -> ServeSettings:
         return load_settings(flags, os.environ)
     try:
         text = Path(file_name).expanduser().read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
+    except (OSError, RuntimeError, UnicodeDecodeError) as error:
+        not_text = isinstance(error, UnicodeDecodeError)
+        reason = "not UTF-8 text" if not_text else getattr(error, "strerror", None) or error
         raise SettingsError(f"--config: cannot read '{file_name}': {reason}") from None
     return load_settings(flags, os.environ, text, str(file_name))
 
@@ -289,7 +295,8 @@ def add_serve_options(parser: argparse.ArgumentParser) -> None:
                 nargs="*",
                 default=None,
                 metavar="MODEL_OR_REPOSITORY",
-                help=notes["meaning"],
+                help=f"{notes['meaning']} (environment: {_variable(option)}, separated by"
+                f" {os.pathsep!r})",
             )
         elif notes["kind"] is _SWITCH:
             parser.add_argument(

@@ -100,6 +100,20 @@ def test_a_path_that_is_no_model_ends_the_start(tmp_path: Path, name: str) -> No
         Repository([tmp_path / name])
 
 
+def test_a_link_to_itself_ends_the_start(tmp_path: Path) -> None:
+    link = tmp_path / "loop"
+    link.symlink_to(link)
+    with pytest.raises(RepositoryError, match="loop: (cannot be read|no such file)"):
+        Repository([link])
+
+
+def test_a_link_to_itself_beside_models_is_passed_over(tmp_path: Path) -> None:
+    put(tmp_path / "m" / "1" / "model.onnx")
+    link = tmp_path / "loop"
+    link.symlink_to(link)
+    assert list(Repository([tmp_path]).scan()) == ["m"]
+
+
 def test_a_repository_that_went_away_is_an_error(tmp_path: Path) -> None:
     folder = tmp_path / "repository"
     folder.mkdir()

@@ -124,6 +124,13 @@ def test_switches_take_either_word_or_the_negated_flag() -> None:
             {}, {}, "models = 3", "models (in s.toml): expected a list of paths, got 3", id="list"
         ),
         pytest.param(
+            {"state_dir": "~nobody-of-this-name"},
+            {},
+            "",
+            "--state-dir: expected a path, got '~nobody-of-this-name'",
+            id="home-of-nobody",
+        ),
+        pytest.param(
             {},
             {},
             "max_mesage_mb = 3",
@@ -175,6 +182,11 @@ def test_missing_config_file_is_one_clear_line(tmp_path: Path) -> None:
     )
 
 
+def test_a_config_file_of_an_unknown_user_is_one_clear_line() -> None:
+    with pytest.raises(SettingsError, match="^--config: cannot read '~nobody-of-this-name/c': "):
+        read_settings({"config": "~nobody-of-this-name/c"})
+
+
 def test_help_shows_every_default_and_variable(capsys: pytest.CaptureFixture[str]) -> None:
     parser = argparse.ArgumentParser()
     add_serve_options(parser)
@@ -182,6 +194,7 @@ def test_help_shows_every_default_and_variable(capsys: pytest.CaptureFixture[str
     assert (
         "port of gRPC; 0 picks a free one (default: 8001; environment: INFLIGHT_GRPC_PORT)" in shown
     )
+    assert "environment: INFLIGHT_MODELS, separated by ':'" in shown
     assert "OPTIMIZATION_MAX_TIME_MINUTES" not in shown
 
 
