@@ -6,6 +6,7 @@ The only server module that imports grpc.
 import asyncio
 import logging
 import math
+import socket
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from typing import Any
@@ -81,15 +82,13 @@ class GrpcioTransport:
         """
         address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
         try:
-            bound = self._server.add_insecure_port(address)
-        except RuntimeError:
-            bound = 0
-        if not bound:
+            _check_free(host, port)
+            return self._server.add_insecure_port(address)
+        except (OSError, RuntimeError, UnicodeError) as error:
+            reason = getattr(error, "strerror", None) or error
             raise SettingsError(
-                f"cannot listen on {address} for gRPC: the port is in use or the address is not"
-                f" this machine's (--grpc-port, --host)"
-            )
-        return bound
+                f"cannot listen on {address} for gRPC: {reason} (--grpc-port, --host)"
+            ) from None
 
     async def start(self) -> None:
         await self._server.start()
@@ -115,6 +114,27 @@ class GrpcioTransport:
 
     def _left(self, ends: float) -> float:
         return min(ends, self._handlers.last_call + _QUIET_S) - time.monotonic()
+
+
+def _check_free(host: str, port: int) -> None:
+    """Binds a socket for a moment: gRPC tells its log, and not us, why an address is refused.
+
+    Raises:
+        OSError: no address of the host can be bound; with the system's reason.
+    """
+    problem = None
+    for family, kind, protocol, _, address in socket.getaddrinfo(
+        host, port, type=socket.SOCK_STREAM
+    ):
+        try:
+            with socket.socket(family, kind, protocol) as probe:
+                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                probe.bind(address)
+                return
+        except OSError as error:
+            problem = error
+    if problem is not None:
+        raise problem
 
 
 class _Handlers(grpc.GenericRpcHandler):

@@ -170,8 +170,16 @@ async def test_a_message_over_the_limit_is_refused(channel: Any) -> None:
     assert "larger than max (1001 vs. 1000)" in str(failed.value.details())
 
 
-async def test_a_port_in_use_is_named() -> None:
+async def test_a_port_in_use_is_named(capfd: pytest.CaptureFixture[str]) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        with pytest.raises(SettingsError, match=rf"cannot listen on 127.0.0.1:{port} for gRPC"):
+        reason = "for gRPC: Address already in use"
+        with pytest.raises(SettingsError, match=rf"cannot listen on 127.0.0.1:{port} {reason}"):
             GrpcioTransport([], 1000).bind("127.0.0.1", port)
+    assert capfd.readouterr().err == ""  # gRPC's core adds no line of its own
+
+
+@pytest.mark.parametrize("host", ["192.0.2.1", "no such host", "a" * 64 + ".example"])
+async def test_an_address_that_is_not_ours_is_named(host: str) -> None:
+    with pytest.raises(SettingsError, match=rf"cannot listen on {host}:0 for gRPC: .*--host"):
+        GrpcioTransport([], 1000).bind(host, 0)

@@ -103,7 +103,7 @@ def test_a_path_that_is_no_model_ends_the_start(tmp_path: Path, name: str) -> No
 def test_a_link_to_itself_ends_the_start(tmp_path: Path) -> None:
     link = tmp_path / "loop"
     link.symlink_to(link)
-    with pytest.raises(RepositoryError, match="loop: (cannot be read|no such file)"):
+    with pytest.raises(RepositoryError, match=r"loop: (cannot be read|no such file)"):
         Repository([link])
 
 

@@ -183,7 +183,7 @@ def test_missing_config_file_is_one_clear_line(tmp_path: Path) -> None:
 
 
 def test_a_config_file_of_an_unknown_user_is_one_clear_line() -> None:
-    with pytest.raises(SettingsError, match="^--config: cannot read '~nobody-of-this-name/c': "):
+    with pytest.raises(SettingsError, match=r"^--config: cannot read '~nobody-of-this-name/c': "):
         read_settings({"config": "~nobody-of-this-name/c"})
 
 
