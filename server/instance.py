@@ -44,8 +44,14 @@ class Instance:
         """Starts the work; `done` is called on the loop afterwards. Must not be busy."""
         self.busy_since = time.monotonic()
         if self._thread is None:
-            self._thread = threading.Thread(target=self._serve, name=self.name, daemon=True)
-            self._thread.start()
+            thread = threading.Thread(target=self._serve, name=self.name, daemon=True)
+            try:
+                thread.start()
+            except RuntimeError as error:  # the machine, or the container, has no more
+                logger.error("instance %s: %s", self.name, error)
+                self._loop.call_soon(self._finished, done, error)
+                return
+            self._thread = thread
         self._inbox.put((work, done))
 
     def abandon(self) -> None:
@@ -73,7 +79,9 @@ class Instance:
                 return
             if item is None:
                 return
-            if not self._work(*item):
+            goes_on = self._work(*item)
+            del item  # while it sleeps, a thread must not keep the tensors of its last batch
+            if not goes_on:
                 return
 
     def _retire(self) -> bool:

@@ -2,6 +2,7 @@
 
 import asyncio
 import threading
+import weakref
 
 import pytest
 
@@ -34,6 +35,35 @@ async def test_work_that_breaks_its_thread_is_reported_and_the_next_gets_a_new_o
     assert isinstance(await run(instance, broken), SystemExit)
     assert not instance.is_busy
     assert await run(instance, lambda: None) is None
+    instance.close()
+
+
+async def test_work_whose_thread_cannot_start_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(self: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    instance = Instance("one", 1)
+    with monkeypatch.context() as patched:
+        patched.setattr(threading.Thread, "start", refuse)
+        assert isinstance(await run(instance, lambda: None), RuntimeError)
+    assert not instance.is_busy
+    assert await run(instance, lambda: None) is None, "and the next work may have one"
+    instance.close()
+
+
+async def test_an_idle_instance_keeps_nothing_of_its_last_work() -> None:
+    class Tensor:
+        """Large, and to be freed as soon as it was answered."""
+
+        def work(self) -> None:
+            pass
+
+    instance, freed = Instance("one", 1), threading.Event()
+    tensor = Tensor()
+    weakref.finalize(tensor, freed.set)
+    await run(instance, tensor.work)
+    del tensor
+    assert await asyncio.to_thread(freed.wait, 5)
     instance.close()
 
 
