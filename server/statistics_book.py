@@ -1,12 +1,16 @@
-"""The statistics of every version this process has served, kept beyond its unloading.
+"""The statistics of the versions this process has served, kept beyond their unloading.
 
-A counter that vanished or fell when a model is reloaded would read as a restart of the server
-in Prometheus; so what an unloaded version had counted stays for the life of the process.
+A counter that fell when a model is reloaded would read as a restart of the server in Prometheus,
+and one that vanished with its version would hide what happened last; so what an unloaded version
+had counted stays. But where every reload is a new version, they cannot all stay.
 """
 
 from dataclasses import dataclass, field
+from typing import Final
 
 from server.statistics import VersionStatistics
+
+ENDED_KEPT: Final = 4  # unloaded versions of one model whose totals are kept
 
 
 @dataclass(slots=True)
@@ -38,7 +42,8 @@ class BookEntry:
 class StatisticsBook:
     """Adds up the statistics of all loadings of each version. Event loop only.
 
-    Keeps one sum per (model, version) ever loaded: a few kilobytes for one that was used.
+    Keeps one sum per version that serves and for the last `ENDED_KEPT` of each model that do not:
+    tens of kilobytes for one that was used.
     """
 
     def __init__(self) -> None:
@@ -56,9 +61,12 @@ class StatisticsBook:
         if pages.ended is None:
             pages.ended = VersionStatistics()
         pages.ended.absorb(statistics)
+        ended = [key for key, page in self._pages.items() if key[0] == model and not page.live]
+        for key in ended[:-ENDED_KEPT]:
+            del self._pages[key]
 
     def entries(self) -> list[BookEntry]:
-        """Every version ever served, in the order of its first loading."""
+        """The versions whose totals are kept, in the order of their first loading."""
         return [
             BookEntry(model, version, pages.total(), pages.live[-1] if pages.live else None)
             for (model, version), pages in self._pages.items()

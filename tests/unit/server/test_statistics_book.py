@@ -92,3 +92,14 @@ def test_an_unused_loading_adds_nothing() -> None:
     book.close("m", 1, idle)
     assert only(book).total.success.count == 0
     assert only(book).total.duration_counts("total") == {}
+
+
+def test_a_model_of_ever_new_versions_does_not_fill_the_book() -> None:
+    book = StatisticsBook()
+    for version in range(1, 100):
+        stats = used()
+        book.add("m", version, stats)
+        if version > 1:
+            book.close("m", version - 1, last)
+        last = stats
+    assert [entry.version for entry in book.entries()] == [95, 96, 97, 98, 99]
