@@ -12,7 +12,7 @@ import argparse
 import importlib
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from types import ModuleType
 
@@ -29,21 +29,27 @@ COMMANDS = {
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command and returns its exit code. Wrong usage raises SystemExit(2)."""
     words = sys.argv[1:] if argv is None else argv
-    parser, command = _parser(next((word for word in words if not word.startswith("-")), ""))
-    arguments = parser.parse_args(words)
+    chosen = next((word for word in words if not word.startswith("-")), "")
+    parser, commands = _parser(chosen)
+    arguments, unknown = parser.parse_known_args(words)
+    if unknown:  # said by the command, whose usage lists what there is
+        commands.get(chosen, parser).error(f"unrecognized arguments: {' '.join(unknown)}")
     if arguments.version:
         print(f"inflight {version('inflight')}")
         return 0
-    if command is None:
+    if chosen not in commands:
         parser.print_help(sys.stderr)
         return 2
-    return _run(command, arguments)
+    return _run(chosen, arguments)
 
 
-def _parser(chosen: str) -> tuple[argparse.ArgumentParser, str | None]:
-    """The parser of one command; of the others it knows the names."""
+def _parser(
+    chosen: str,
+) -> tuple[argparse.ArgumentParser, Mapping[str, argparse.ArgumentParser]]:
+    """The parser, and those of its commands; only the chosen one's knows its options."""
     parser = argparse.ArgumentParser(
-        prog="inflight", description="Serves models and optimizes them while they serve."
+        prog="inflight",
+        description="Serves ONNX models in batches, and tells where the time of requests goes.",
     )
     parser.add_argument("--version", action="store_true", help="print the version and exit")
     subparsers = parser.add_subparsers(metavar="COMMAND", title="commands")
@@ -52,7 +58,7 @@ def _parser(chosen: str) -> tuple[argparse.ArgumentParser, str | None]:
             _module(name).add_parser(subparsers)
         else:
             subparsers.add_parser(name, help=summary)
-    return parser, chosen if chosen in COMMANDS else None
+    return parser, subparsers.choices
 
 
 def _run(command: str, arguments: argparse.Namespace) -> int:

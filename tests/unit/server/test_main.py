@@ -32,6 +32,8 @@ def test_no_command_is_wrong_usage(capsys: pytest.CaptureFixture[str]) -> None:
     ("words", "text"),
     [
         (["frobnicate"], "invalid choice: 'frobnicate'"),
+        (["serve", "--prot", "1"], "inflight serve: error: unrecognized arguments: --prot"),
+        (["--frobnicate"], "inflight: error: unrecognized arguments: --frobnicate"),
         (["window"], "required: MODEL"),
         (["window", "m", "--max-batch", "x"], "expected a whole number, 0 or more, got 'x'"),
         (["predict", "m"], "required: --data"),
