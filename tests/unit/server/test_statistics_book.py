@@ -95,11 +95,10 @@ def test_an_unused_loading_adds_nothing() -> None:
 
 
 def test_a_model_of_ever_new_versions_does_not_fill_the_book() -> None:
-    book = StatisticsBook()
-    for version in range(1, 100):
-        stats = used()
-        book.add("m", version, stats)
-        if version > 1:
-            book.close("m", version - 1, last)
-        last = stats
+    book, serving = StatisticsBook(), used()
+    book.add("m", 1, serving)
+    for version in range(2, 100):
+        ending, serving = serving, used()
+        book.add("m", version, serving)
+        book.close("m", version - 1, ending)
     assert [entry.version for entry in book.entries()] == [95, 96, 97, 98, 99]
