@@ -6,8 +6,9 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from protos.tensors import Array
 from server.batch_queue import Group
-from server.errors import ServeError
+from server.errors import BackendError, ServeError
 from server.execution import Outputs, Part
 from server.request import Timing
 
@@ -57,16 +58,34 @@ class Assembly:
         self.answers[self.entries.index(entry)] = (outputs, timing)
         answers = [answer for answer in self.answers if answer is not None]
         if len(answers) == len(self.entries):
-            self.future.set_result(_joined(answers))
+            try:
+                self.future.set_result(_joined(answers))
+            except BackendError as error:  # a bad model must not keep batch-mates unanswered
+                self.future.set_exception(error)
 
 
 def _joined(answers: Sequence[Answer]) -> Answer:
-    """Rows in order; times are sums, the company is that of the first slice."""
+    """Rows in order; times are sums, the company is that of the first slice.
+
+    Raises:
+        BackendError: the slices' outputs differ in more than their rows.
+    """
     first, timing = answers[0]
     for _, other in answers[1:]:
         timing.queue_s = max(timing.queue_s, other.queue_s)
         timing.compute_input_s += other.compute_input_s
         timing.compute_infer_s += other.compute_infer_s
         timing.compute_output_s += other.compute_output_s
-    outputs = {name: np.concatenate([answer[name] for answer, _ in answers]) for name in first}
-    return outputs, timing
+    return {name: _stacked(name, [answer[name] for answer, _ in answers]) for name in first}, timing
+
+
+def _stacked(name: str, slices: list[Array]) -> Array:
+    try:
+        return np.concatenate(slices)
+    except ValueError:
+        first = slices[0].shape[1:]
+        other = next((a.shape[1:] for a in slices if a.shape[1:] != first), first)
+        raise BackendError(
+            f"output '{name}': rows differ in shape, {list(first)} and {list(other)}, so the"
+            f" slices of a request larger than max_batch cannot be put together"
+        ) from None

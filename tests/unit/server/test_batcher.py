@@ -221,6 +221,18 @@ async def test_a_large_request_fails_as_a_whole() -> None:
         assert len(b.backend.batches) <= 3, "slices that had not begun at the failure are not run"
 
 
+async def test_slices_that_do_not_fit_together_fail_their_request_and_no_other() -> None:
+    def compute(inputs: Mapping[str, Array]) -> dict[str, Array]:
+        return {"y": np.ones((len(inputs["x"]), int(inputs["x"].max())), np.float32)}
+
+    async with bench(FakeBackend(compute)) as b:
+        large, mate = b.submit(*[1] * 8, *[3] * 4), b.submit(*[3] * 4)
+        assert (await asyncio.wait_for(mate, 10))[0] == [1] * 4
+        with pytest.raises(BackendError, match=r"'y': .* \[1\] and \[3\]"):
+            await asyncio.wait_for(large, 10)
+        assert b.backend.batches == [8, 8]
+
+
 async def test_shapes_that_differ_do_not_share_a_batch() -> None:
     async with bench(FakeBackend(signature=row_signature("s"))) as b:
         wide = InferRequest("m", {"x": np.ones((1, 3), np.float32)})
