@@ -124,6 +124,8 @@ class _Loading:
         profile = replace(probed.profile, load_s=load_s, fallback=narrow.fallback)
         if profile.reason:
             logger.info("%s runs its requests one by one: %s", self._name, profile.reason)
+        elif profile.pad_reason:
+            logger.info("%s does not pad its requests: %s", self._name, profile.pad_reason)
         return LoadedModel(
             narrow,
             wide,

@@ -210,7 +210,6 @@ class ModelVersions:
         except Exception as error:
             reason = _reason(error)
             version.fail(reason)
-            logger.error("model '%s' version %d: not loaded: %s", self.name, number, reason)
             return reason
         self._serve(number, served, origin)
         seconds = time.monotonic() - started

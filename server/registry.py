@@ -10,7 +10,7 @@ import asyncio
 import logging
 import shutil
 from collections.abc import AsyncIterator, Callable, Coroutine
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
@@ -236,10 +236,8 @@ class Registry:
     async def _load(self, name: str, source: ModelSource) -> None:
         """A load nobody waits for: its failure is in the index and in the log."""
         async with self._turn(name) as versions:
-            try:
-                await versions.apply(source)
-            except LoadFailed as error:
-                logger.error("%s", error)
+            with suppress(LoadFailed):
+                await _apply(versions, source)
 
     async def _load_by_request(self, name: str, overrides: Overrides) -> None:
         async with self._turn(name) as versions:
@@ -252,13 +250,13 @@ class Registry:
                     f"failed to load '{name}', failed to poll from model repository:"
                     f" no folder of that name in {self._repository.describe()}"
                 )
-            await versions.apply(source)
+            await _apply(versions, source)
 
     async def _load_files(self, versions: ModelVersions, overrides: Overrides) -> None:
         folder = await asyncio.to_thread(overrides.write, versions.name)
         try:
             read = self._repository.read
-            await versions.apply(await asyncio.to_thread(read, folder, overrides.config))
+            await _apply(versions, await asyncio.to_thread(read, folder, overrides.config))
         finally:
             self._spawn(_remove_after(folder.parent, versions.made_from(folder)))
 
@@ -309,6 +307,15 @@ class Registry:
                 "explicit model load / unload is not allowed if polling is enabled:"
                 f' the server runs with load control "{self._control}", not "explicit"'
             )
+
+
+async def _apply(versions: ModelVersions, source: ModelSource) -> None:
+    """As `ModelVersions.apply`; a failure is in the log once, whoever asked for the load."""
+    try:
+        await versions.apply(source)
+    except LoadFailed as error:
+        logger.error("%s", error)
+        raise
 
 
 def _keep(task: asyncio.Future[Any], owner: set[asyncio.Future[Any]]) -> None:

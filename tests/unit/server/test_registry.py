@@ -93,6 +93,19 @@ async def test_start_loads_everything_and_one_failure_leaves_the_others(tmp_path
     assert bench.registry.counts() == (1, 3)
 
 
+@pytest.mark.parametrize("control", ["all", "explicit"])
+async def test_a_failure_is_in_the_log_once(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, control: str
+) -> None:
+    bench = Bench(tmp_path, control)
+    bench.put("bad/1/model.onnx", "corrupt")
+    await bench.registry.start()
+    if control == "explicit":
+        with pytest.raises(LoadFailed):
+            await bench.registry.load("bad")
+    assert caplog.messages == ["failed to load 'bad': version 1: the file is corrupt"]
+
+
 async def test_explicit_control_loads_nothing_but_knows_what_is_there(bench: Bench) -> None:
     await bench.registry.start()
     assert bench.index() == [("a", None, "UNAVAILABLE", "not loaded")]
