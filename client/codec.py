@@ -17,15 +17,15 @@ def encode_request(request: Request, number: int | None = None) -> bytes:
     """The serialized message of a request; `number` is its id where it has none.
 
     Raises:
-        ValueError: names the input that cannot be sent and its dtype, or the timeout that is
-            not positive.
+        ValueError: names the input that cannot be sent and its dtype, the timeout that is not
+            positive, or the negative number.
     """
     message = pb.PredictRequest(
         model=request.model,
-        version=request.version or 0,
+        version=_whole("version", request.version),
         request_id=request.request_id or ("" if number is None else str(number)),
         output_names=request.outputs,
-        priority=request.priority,
+        priority=_whole("priority", request.priority),
         explain=request.explain,
         timeout_ms=_milliseconds("timeout_s", request.timeout_s),
         queue_timeout_ms=_milliseconds("queue_timeout_s", request.queue_timeout_s),
@@ -90,6 +90,12 @@ def _array(name: str, value: ArrayLike) -> Array:
     except ValueError as error:
         raise ValueError(f'input "{name}": {error}') from None
     return array
+
+
+def _whole(field: str, value: int | None) -> int:
+    if value is not None and value < 0:
+        raise ValueError(f"{field}: expected a whole number, 0 or more, got {value}")
+    return value or 0
 
 
 def _milliseconds(field: str, seconds: float | None) -> float:

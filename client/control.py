@@ -24,7 +24,17 @@ class BatchingChange(TypedDict, total=False):
 def load_request(
     model: str, config: str | None, files: Mapping[str, bytes] | None
 ) -> pb.LoadModelRequest:
-    return pb.LoadModelRequest(model=model, config=config or "", files=files or {})
+    """The request of a load.
+
+    Raises:
+        TypeError: `config` is no text; a mapping goes through `json.dumps` first.
+    """
+    request = pb.LoadModelRequest(model=model, files=files or {})
+    try:
+        request.config = config or ""
+    except TypeError:
+        raise TypeError(f"config: expected JSON text, got {config!r}") from None
+    return request
 
 
 def watch_request(

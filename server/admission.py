@@ -14,9 +14,10 @@ def priority_of(asked: int, settings: BatchSettings, model: str) -> int:
     if asked == 0:
         return settings.default_priority
     if not 1 <= asked <= settings.priority_levels:
+        levels = settings.priority_levels
+        there_is = "1, the only level," if levels == 1 else f"1 (highest) to {levels},"
         raise InvalidRequest(
-            f"priority {asked} for model '{model}', expected 1 (highest) to"
-            f" {settings.priority_levels}, or 0 for the default"
+            f"priority {asked} for model '{model}', expected {there_is} or 0 for the default"
         )
     return asked
 

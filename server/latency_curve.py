@@ -74,7 +74,9 @@ def choose(curve: tuple[CurvePoint, ...], limit: int) -> tuple[int, str]:
 
 
 def _rate(point: CurvePoint) -> str:
-    return f"{point.rows_per_s:.4g} rows/s at batch {point.batch}"
+    rate = point.rows_per_s
+    shown = f"{rate:,.0f}" if rate >= 100 else f"{rate:.3g}"
+    return f"{shown} rows/s at batch {point.batch}"
 
 
 def _predicted_s(last: CurvePoint, batch: int) -> float:

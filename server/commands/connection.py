@@ -72,6 +72,14 @@ def seconds(text: str) -> float:
     return value
 
 
+def duration_ms(text: str) -> float:
+    """A number of milliseconds, for argparse; the server knows which it takes."""
+    try:
+        return float(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"expected a number of ms, got {text!r}") from None
+
+
 def ask(url: str, question: Callable[[Client], None], timeout_s: float = 30.0) -> int:
     """Puts a question to a server and returns the command's exit code; failures go to stderr.
 
@@ -97,7 +105,11 @@ def fail(error: InferenceError | CommandError, url: str) -> int:
 def _explained(error: InferenceError, url: str) -> str:
     if _UNREACHABLE.search(error.message):
         reason = error.message.rpartition(":")[2].strip(" ]").lower()
+        if "http1.x server" in error.message:  # gRPC's words for an answer in HTTP/1
+            reason = "what listens there is HTTP, not gRPC"
         return f"cannot reach a server at {url}: {reason} (--url or INFLIGHT_URL name another)"
+    if error.message == "Deadline Exceeded":  # gRPC's words where the server said nothing
+        return f"DEADLINE_EXCEEDED: the server at {url} did not answer in time"
     if error.code is grpc.StatusCode.UNIMPLEMENTED:
         return f"{error} (is it an Inflight server's gRPC listener at {url}?)"
     return str(error)

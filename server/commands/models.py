@@ -69,7 +69,8 @@ def state_name(state: pb.State) -> str:
 
 def _version(model: str, version: pb.ModelVersion) -> str:
     state = state_name(version.state) + (f": {version.reason}" if version.reason else "")
-    lines = [f"{model} version {version.version}  {state}"]
+    number = f" version {version.version}" if version.version else ""
+    lines = [f"{model}{number}  {state}"]
     if version.state == pb.STATE_READY:
         lines += [f"  {name:<10}{text}" for name, text in _details(version) if text]
     return "\n".join(lines)
@@ -81,13 +82,13 @@ def _details(version: pb.ModelVersion) -> list[tuple[str, str]]:
     return [
         *(("input", _tensor(tensor)) for tensor in version.inputs),
         *(("output", _tensor(tensor)) for tensor in version.outputs),
-        ("batching", "yes" if batching.enabled else f"no: {batching.reason}"),
-        ("padding", "yes" if batching.padding else batching.padding_reason),
+        ("batching", "yes" if batching.enabled else _no(batching.reason)),
+        ("padding", "yes" if batching.padding else _no(batching.padding_reason)),
         ("max batch", f"{batching.settings.max_batch}, {version.max_batch_reason}".rstrip(", ")),
-        ("measured", _curve(version)),
+        *_curve(version),
         ("runs on", _layout(execution)),
         ("artifact", f"{version.artifact_id} ({version.platform})"),
-        ("memory", f"{version.memory_bytes / 2**20:.1f} MiB"),
+        ("memory", _size(version.memory_bytes)),
         ("loaded in", f"{version.load_ms:.0f} ms, {version.warm_up_ms:.0f} ms of them warm-up"),
         ("requests", f"{latency.successes} answered, {latency.failures} failed"),
         ("batches", _batches(latency)),
@@ -106,12 +107,24 @@ def _tensor(tensor: pb.TensorInfo) -> str:
     return f"{tensor.name} {tensor.datatype}[{', '.join(sizes)}]{optional}"
 
 
-def _curve(version: pb.ModelVersion) -> str:
-    points = (
-        f"{point.batch}: {milliseconds(point.latency_ms)} ms ({point.rows_per_s:.0f} rows/s)"
-        for point in version.curve
-    )
-    return ", ".join(points)
+def _no(reason: str) -> str:
+    return reason and f"no: {reason}"
+
+
+def _curve(version: pb.ModelVersion) -> list[tuple[str, str]]:
+    """What was measured at load: a column per batch size."""
+    lines = [
+        ("rows", *(str(point.batch) for point in version.curve)),
+        ("ms", *(milliseconds(point.latency_ms) for point in version.curve)),
+        ("rows/s", *(rate(point.rows_per_s) for point in version.curve)),
+    ]
+    text = table(lines[0], lines[1:]).splitlines() if version.curve else []
+    return [*zip(("measured", "", ""), text, strict=False)]
+
+
+def _size(n_bytes: int) -> str:
+    unit, name = (2**20, "MiB") if n_bytes >= 2**20 else (2**10, "KiB")
+    return f"{n_bytes / unit:.1f} {name}"
 
 
 def _layout(execution: pb.Execution) -> str:

@@ -7,7 +7,7 @@ from typing import Any
 from client import Client
 from client.control import BatchingChange
 from protos import models_pb2 as pb
-from server.commands.connection import add_model, add_url, ask, whole
+from server.commands.connection import add_model, add_url, ask, duration_ms, whole
 from server.commands.table import milliseconds, table
 
 
@@ -22,15 +22,20 @@ def add_parser(subparsers: Any) -> None:
     for flag, kind, text in (
         (
             "--window-ms",
-            float,
+            duration_ms,
             "longest wait for companions; 0: an idle instance takes what is there",
         ),
         ("--max-batch", whole, "most rows in one batch"),
         ("--queue-limit", whole, "requests that may wait; 0: no limit"),
-        ("--queue-timeout-ms", float, "longest wait in the queue; 0: no limit"),
-        ("--slo-p99-ms", float, "the p99 latency aimed at, shown beside the measured one; 0: none"),
+        ("--queue-timeout-ms", duration_ms, "longest wait in the queue; 0: no limit"),
+        (
+            "--slo-p99-ms",
+            duration_ms,
+            "the p99 latency aimed at, shown beside the measured one; 0: none",
+        ),
     ):
-        parser.add_argument(flag, type=kind, default=None, metavar="X", help=text)
+        metavar = "N" if kind is whole else "X"
+        parser.add_argument(flag, type=kind, default=None, metavar=metavar, help=text)
     add_url(parser)
 
 
@@ -41,6 +46,9 @@ def run(arguments: argparse.Namespace) -> int:
         if change:
             answer = client.set_batching(name, version=version, **change)
             print(changes(answer))
+            batching = client.batching(name, version=answer.version).batching
+            if not batching.enabled:
+                print(f"batching is {_verdict(batching)}")
         else:
             latency = client.latency(name, version=version, window_s=60)
             print(show(client.batching(name, version=version), latency))
@@ -51,9 +59,8 @@ def run(arguments: argparse.Namespace) -> int:
 def show(answer: pb.GetBatchingResponse, latency: Iterable[pb.ModelLatency]) -> str:
     """The settings in force, and the measured p99 beside its target."""
     batching = answer.batching
-    verdict = "on" if batching.enabled else f"off, requests run one by one: {batching.reason}"
     rows = [*_settings(batching.settings), ("measured p99", _measured(latency, answer.version))]
-    lines = [f"{answer.model} version {answer.version}", f"  {'batching':<16}{verdict}"]
+    lines = [f"{answer.model} version {answer.version}", f"  {'batching':<16}{_verdict(batching)}"]
     return "\n".join(lines + [f"  {name:<16}{text}" for name, text in rows])
 
 
@@ -82,6 +89,10 @@ def _change(arguments: argparse.Namespace) -> BatchingChange:
     given: Any = {name: value for name, value in asked.items() if value is not None}
     change: BatchingChange = given
     return change
+
+
+def _verdict(batching: pb.Batching) -> str:
+    return "on" if batching.enabled else f"off, requests run one by one: {batching.reason}"
 
 
 def _settings(settings: pb.BatchingSettings) -> list[tuple[str, str]]:

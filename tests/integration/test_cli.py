@@ -151,6 +151,12 @@ def test_window_shows_and_changes(run: Run) -> None:
     assert "nothing changed" in run("window", "text", "--window-ms", "1.5")[1]
 
 
+def test_window_says_where_batching_is_off(run: Run) -> None:
+    code, out, _ = run("window", "alone", "--window-ms", "1")
+    assert code == 0
+    assert "batching is off, requests run one by one: rows of a batch influence" in out
+
+
 @pytest.mark.parametrize(
     ("words", "text"),
     [

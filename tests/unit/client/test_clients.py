@@ -187,6 +187,12 @@ async def test_a_setting_there_is_not_is_refused(ask: Ask, waits: Waits) -> None
         await ask(server, "set_batching", "m", windw_ms=1.0, waits=waits)
 
 
+async def test_a_config_that_is_no_text_is_refused(ask: Ask, waits: Waits) -> None:
+    with running(ScriptedServer()) as server:
+        with pytest.raises(TypeError, match=r"config: expected JSON text, got \{'name': 'm'\}"):
+            await ask(server, "load", "m", config={"name": "m"}, waits=waits)
+
+
 @pytest.mark.parametrize(
     ("method", "args", "path", "answer", "expected"),
     [

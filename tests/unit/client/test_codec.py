@@ -88,6 +88,12 @@ def test_a_timeout_that_is_not_positive_is_refused(field: str, seconds: float) -
         encode_request(Request("m", {}, **{field: seconds}))  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize("field", ["version", "priority"])
+def test_a_negative_number_is_refused(field: str) -> None:
+    with pytest.raises(ValueError, match=f"{field}: expected a whole number, 0 or more, got -1"):
+        encode_request(Request("m", {}, **{field: -1}))  # type: ignore[arg-type]
+
+
 def test_timing_arrives_in_seconds() -> None:
     timing = decode_response(
         pb.PredictResponse(

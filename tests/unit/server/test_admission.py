@@ -23,6 +23,11 @@ def test_an_unknown_priority_is_refused(asked: int) -> None:
         priority_of(asked, LEVELS, "m")
 
 
+def test_a_model_of_one_level_says_so() -> None:
+    with pytest.raises(InvalidRequest, match="expected 1, the only level, or 0 for the default"):
+        priority_of(2, BatchSettings(), "m")
+
+
 def test_a_level_may_have_limits_of_its_own() -> None:
     own = QueuePolicy(queue_limit=3)
     settings = BatchSettings(priority_levels=2, priority_queues=((2, own),))

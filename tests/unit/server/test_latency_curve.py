@@ -114,10 +114,10 @@ def test_median_and_fastest_are_both_kept() -> None:
         (
             [(1, 1e-3), (2, 1e-3)],
             2,
-            "throughput grows up to the limit of 2: 2000 rows/s at batch 2",
+            "throughput grows up to the limit of 2: 2,000 rows/s at batch 2",
         ),
         ([(1, 1e-3), (2, 1e-3)], 64, "the largest batch that could be measured"),
-        ([(1, 1e-3), (2, 2e-3)], 64, "1000 rows/s at batch 1; larger gains nothing: 1000 rows/s"),
+        ([(1, 1e-3), (2, 2e-3)], 64, "1,000 rows/s at batch 1; larger gains nothing: 1,000 rows/s"),
     ],
 )
 def test_the_reason_holds_the_numbers(

@@ -36,6 +36,7 @@ def test_no_command_is_wrong_usage(capsys: pytest.CaptureFixture[str]) -> None:
         (["--frobnicate"], "inflight: error: unrecognized arguments: --frobnicate"),
         (["window"], "required: MODEL"),
         (["window", "m", "--max-batch", "x"], "expected a whole number, 0 or more, got 'x'"),
+        (["window", "m", "--window-ms", "auto"], "expected a number of ms, got 'auto'"),
         (["predict", "m"], "required: --data"),
         (["predict", "m", "--data", "f", "--batch", "0"], "expected a whole number above 0"),
         (["predict", "m", "--data", "f", "--timeout-s", "0"], "expected seconds above 0, got '0'"),

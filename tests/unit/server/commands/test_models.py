@@ -39,7 +39,11 @@ def test_a_description_names_tensors_and_verdicts() -> None:
             pb.TensorInfo(name="x", datatype="FP32", shape=[-1, 64], dimension_names=["n", ""])
         ],
         batching=pb.Batching(reason="rows influence each other"),
-        curve=[pb.CurvePoint(batch=1, latency_ms=0.5, rows_per_s=2000)],
+        curve=[
+            pb.CurvePoint(batch=1, latency_ms=0.5, rows_per_s=2000),
+            pb.CurvePoint(batch=2, latency_ms=0.8, rows_per_s=2500),
+        ],
+        memory_bytes=394,
         latency=pb.ModelLatency(successes=3, batches=2, rows=4, released={"full": 2}, window_s=60),
         warnings=["preferred sizes have no effect"],
     )
@@ -47,7 +51,9 @@ def test_a_description_names_tensors_and_verdicts() -> None:
     assert "digits version 2  ready" in text
     assert "input     x FP32[n, 64]" in text
     assert "batching  no: rows influence each other" in text
-    assert "1: 0.500 ms (2000 rows/s)" in text
+    assert "  measured  rows        1      2\n            ms      0.500  0.800\n" in text
+    assert "            rows/s   2000   2500\n" in text
+    assert "memory    0.4 KiB" in text
     assert "2, 2.0 rows on average; left because: full 2" in text
     assert "warning   preferred sizes have no effect" in text
 
@@ -56,6 +62,19 @@ def test_a_version_that_does_not_serve_is_described_by_its_reason() -> None:
     version = pb.ModelVersion(version=1, state=pb.STATE_LOADING, reason="loading for 3 s")
     text = describe(pb.GetModelResponse(model="m", versions=[version]))
     assert text == "m version 1  loading: loading for 3 s"
+
+
+def test_a_model_without_versions_is_described_by_its_reason() -> None:
+    version = pb.ModelVersion(state=pb.STATE_UNAVAILABLE, reason="unknown key")
+    text = describe(pb.GetModelResponse(model="m", versions=[version]))
+    assert text == "m  unavailable: unknown key"
+
+
+def test_the_reason_why_padding_stays_off_is_shown() -> None:
+    batching = pb.Batching(enabled=True, padding_reason="no mask input")
+    version = pb.ModelVersion(version=1, state=pb.STATE_READY, batching=batching)
+    text = describe(pb.GetModelResponse(model="m", versions=[version]))
+    assert "padding   no: no mask input" in text
 
 
 def test_json_has_numbers_as_numbers_and_states_as_words() -> None:
