@@ -202,6 +202,8 @@ class App:
                 key = status.model, status.version
                 is_ready = status.state is ModelState.READY
                 yield VersionState(*key, is_ready, memory.get(key, 0))
+            elif self.registry.is_wanted(status.model):
+                yield VersionState(status.model, None, is_ready=False)
 
     def _own(self, work: Coroutine[None, None, None]) -> None:
         """Runs a background task for the life of the server; its failure is a bug and logged."""

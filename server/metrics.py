@@ -52,7 +52,7 @@ class VersionState:
     """What the registry knows of one version, as far as metrics show it."""
 
     model: str
-    version: int
+    version: int | None  # None: the model failed to load before its versions were known
     is_ready: bool
     memory_bytes: int = 0
 
@@ -134,14 +134,18 @@ def _build_info() -> Metric:
 
 
 def _state_families(states: Iterable[VersionState]) -> list[Metric]:
-    ready = GaugeMetricFamily("inflight_model_ready", "1 while the version serves.", None, _VERSION)
+    ready = GaugeMetricFamily(
+        "inflight_model_ready",
+        "1 while the version serves; a model whose configuration cannot be read has no version.",
+        labels=_VERSION,
+    )
     memory = GaugeMetricFamily(
         "inflight_model_memory_bytes",
         "Estimated cost of keeping the version loaded.",
         labels=_VERSION,
     )
     for state in states:
-        labels = [state.model, str(state.version)]
+        labels = [state.model, "" if state.version is None else str(state.version)]
         ready.add_metric(labels, int(state.is_ready))
         memory.add_metric(labels, state.memory_bytes)
     return [ready, memory]

@@ -122,6 +122,10 @@ class Registry:
         n_serving = len(self._serving)
         return n_serving, sum(model.was_tried for model in self._models.values()) - n_serving
 
+    def is_wanted(self, model: str) -> bool:
+        """Whether a load of a model was asked for, and no unload since."""
+        return model in self._models and self._models[model].was_tried
+
     async def load(self, model: str, overrides: Overrides = NO_OVERRIDES) -> None:
         """Loads or reloads a model by request; versions that did not change are left alone.
 

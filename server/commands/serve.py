@@ -2,6 +2,7 @@
 
 import argparse
 import asyncio
+import gc
 import logging
 import sys
 from typing import Any
@@ -13,6 +14,8 @@ from server.app import Addresses, App
 from server.repository import Repository, RepositoryError
 from server.settings import ServeSettings, SettingsError, add_serve_options, read_settings
 from server.stop_signal import StopSignal
+
+logger = logging.getLogger(__name__)
 
 USAGE_ERROR = 2
 SWITCH_INTERVAL_S = 0.0005
@@ -34,6 +37,8 @@ def run(arguments: argparse.Namespace) -> int:
     try:
         settings = read_settings(vars(arguments))
         _log_to_stderr(settings.log_level)
+        if not settings.models and settings.load_control != "explicit":
+            logger.warning("no model or repository was given: there is nothing to serve")
         repository = Repository(settings.models, settings.allow_pickle)
         keep_large_blocks()
         sys.setswitchinterval(SWITCH_INTERVAL_S)
@@ -51,11 +56,21 @@ async def _serve(settings: ServeSettings, repository: Repository) -> None:
     stopped = asyncio.ensure_future(stop.wait())
     await asyncio.wait({start, stopped}, return_when=asyncio.FIRST_COMPLETED)
     if start.done():
+        _spare_the_collector()
         _announce(start.result(), app)
         await stopped
     else:
         start.cancel()
     await app.stop()
+
+
+def _spare_the_collector() -> None:
+    """Takes what the server is made of out of garbage collection.
+
+    A full pass over its 60,000 objects takes 25 ms, in which nobody is answered.
+    """
+    gc.collect()
+    gc.freeze()
 
 
 def _announce(addresses: Addresses, app: App) -> None:

@@ -67,6 +67,17 @@ async def answer(app: App, version: int | None = None) -> float:
     return float((await predict(app, "scale", version)).outputs["y"][0, 0])
 
 
+@pytest.mark.parametrize(("control", "is_shown"), [("all", True), ("explicit", False)])
+async def test_a_mistyped_model_that_was_to_serve_is_in_the_metrics(
+    folder: Path, start: StartServer, control: str, is_shown: bool
+) -> None:
+    put(folder / "mistyped" / "model.toml", "windw = 3")
+    put(folder / "mistyped" / "1" / "model.onnx", scale(1))
+    app = await start(control)
+    text, _ = await app._metrics.render("text/plain")
+    assert (b'inflight_model_ready{model="mistyped",version=""} 0.0' in text) is is_shown
+
+
 async def test_one_bad_model_never_stops_the_others(folder: Path, start: StartServer) -> None:
     put(folder / "corrupt" / "1" / "model.onnx", b"not ONNX at all")
     put(folder / "unknown" / "1" / "model.onnx", models.unknown_operator())

@@ -188,9 +188,9 @@ async def test_a_setting_there_is_not_is_refused(ask: Ask, waits: Waits) -> None
 
 
 async def test_a_config_that_is_no_text_is_refused(ask: Ask, waits: Waits) -> None:
-    with running(ScriptedServer()) as server:
-        with pytest.raises(TypeError, match=r"config: expected JSON text, got \{'name': 'm'\}"):
-            await ask(server, "load", "m", config={"name": "m"}, waits=waits)
+    expected = r"config: expected JSON text, got \{'name': 'm'\}"
+    with running(ScriptedServer()) as server, pytest.raises(TypeError, match=expected):
+        await ask(server, "load", "m", config={"name": "m"}, waits=waits)
 
 
 @pytest.mark.parametrize(

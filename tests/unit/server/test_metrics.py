@@ -54,6 +54,12 @@ class Scene:
         return {sample.name for family in self.registry.collect() for sample in family.samples}
 
 
+def test_a_model_without_versions_is_not_ready_either() -> None:
+    scene = Scene()
+    scene.states.append(VersionState("mistyped", None, False))
+    assert scene.value("inflight_model_ready", {"model": "mistyped", "version": ""}) == 0
+
+
 def test_requests_are_counted_by_code() -> None:
     scene = Scene()
     scene.use(4)
