@@ -10,6 +10,9 @@ from typing import Generic, Protocol, TypeVar
 
 Group = Hashable
 
+DELAYED = 2**32
+"""Added to the priority of an entry that timed out: it leaves when nobody else waits."""
+
 
 class Queueable(Protocol):
     """What the queue needs to know of an entry."""
@@ -40,8 +43,9 @@ class BatchQueue(Generic[E]):
         return self.entries
 
     def waiting_at(self, priority: int) -> int:
-        """Number of entries of one priority."""
-        return self._level_sizes.get(priority, 0)
+        """Number of entries of one priority, delayed ones included."""
+        sizes = self._level_sizes
+        return sizes.get(priority, 0) + sizes.get(priority + DELAYED, 0)
 
     def add(self, entry: E) -> None:
         level = self._levels.get(entry.priority)

@@ -34,7 +34,7 @@ from server.batch_policy import (
     decide,
     predicted_wait_s,
 )
-from server.batch_queue import BatchQueue, Group
+from server.batch_queue import DELAYED, BatchQueue, Group
 from server.errors import (
     BackendError,
     DeadlineExceeded,
@@ -250,10 +250,10 @@ class Batcher:
         if not self._queue.remove(entry):
             return
         if policy.timeout_action is TimeoutAction.DELAY:
-            # Behind every level there is: served when nobody else waits.
-            entry.priority = self.settings.priority_levels + 1
+            entry.priority += DELAYED
             self._queue.add(entry)
             return
+        self._statistics.queue_depth = len(self._queue)
         self._drop(entry, "queue_timeout", DeadlineExceeded("Request timeout expired"))
 
     # -- out -----------------------------------------------------------------------------------

@@ -327,6 +327,32 @@ async def test_a_queue_timeout_refuses_what_waited_too_long() -> None:
         assert b.statistics.dropped["queue_timeout"] == 1
 
 
+async def test_who_is_dropped_at_the_queue_timeout_is_not_counted_as_waiting() -> None:
+    async with bench(queue=QueuePolicy(timeout_s=0.001)) as b:
+        b.backend.gate.clear()
+        first = b.submit(1)
+        await b.running()
+        with pytest.raises(DeadlineExceeded):
+            await b.submit(2)
+        assert b.statistics.queue_depth == 0
+        b.backend.gate.set()
+        await first
+
+
+async def test_delayed_requests_still_count_against_the_queue_limit() -> None:
+    policy = QueuePolicy(queue_limit=2, timeout_s=0.001, timeout_action=TimeoutAction.DELAY)
+    async with bench(queue=policy) as b:
+        b.backend.gate.clear()
+        first = b.submit(1)
+        await b.running()
+        delayed = [b.submit(2), b.submit(3)]
+        await asyncio.sleep(0.005)
+        with pytest.raises(QueueFull):
+            await asyncio.wait_for(b.submit(4), 5)
+        b.backend.gate.set()
+        await asyncio.gather(first, *delayed)
+
+
 async def test_a_request_may_ask_for_a_shorter_queue_timeout() -> None:
     async with bench(queue=QueuePolicy(timeout_s=3600.0)) as b:
         b.backend.gate.clear()
