@@ -25,8 +25,10 @@ import numpy as np
 from client import AsyncClient, InferenceError
 from protos.models_pb2 import ModelLatency, StageLatency
 from protos.tensors import Array
+from server.commands.connection import positive, seconds
 
 MODEL = "digits"
+_INSTALL = "pip install 'inflight[sklearn]'"  # not [cpu]: it would replace a GPU's runtime
 _READY = re.compile(r"inflight ready grpc=(\S+)")
 _START_TIMEOUT_S = 60.0
 _STOP_TIMEOUT_S = 60.0
@@ -83,13 +85,23 @@ class _Server:
 
 def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     parser = subparsers.add_parser(
-        "demo", help="train a model, serve it, send it real requests, print what happened"
+        "demo",
+        help="train a model, serve it, send it real requests, print what happened",
+        description=f"Needs scikit-learn and skl2onnx: {_INSTALL}.",
     )
     parser.add_argument(
-        "--seconds", type=_positive, default=5.0, help="how long the clients send (default: 5)"
+        "--seconds",
+        type=seconds,
+        default=5.0,
+        metavar="X",
+        help="how long the clients send (default: 5)",
     )
     parser.add_argument(
-        "--clients", type=_at_least_one, default=16, help="concurrent clients (default: 16)"
+        "--clients",
+        type=positive,
+        default=16,
+        metavar="N",
+        help="concurrent clients (default: 16)",
     )
 
 
@@ -129,9 +141,7 @@ def _train() -> Digits:
         from sklearn.model_selection import train_test_split  # noqa: PLC0415
         from sklearn.neighbors import KNeighborsClassifier  # noqa: PLC0415
     except ImportError as error:
-        raise DemoFailed(
-            f"{error.name} is not installed: pip install 'inflight[cpu,sklearn]'"
-        ) from None
+        raise DemoFailed(f"{error.name} is not installed: {_INSTALL}") from None
     images, labels = load_digits(return_X_y=True)
     x, held_out, y, truth = train_test_split(
         (images / 16).astype(np.float32), labels, test_size=0.3, random_state=0, stratify=labels
@@ -273,17 +283,3 @@ def _share(answers: Array, truth: Array) -> str:
 
 def _row(step: str, what: str, seconds: float) -> None:
     print(f"  {step:10} {what:44} {seconds:6.1f} s", flush=True)
-
-
-def _positive(text: str) -> float:
-    value = float(text)
-    if not 0 < value < float("inf"):
-        raise argparse.ArgumentTypeError(f"expected seconds above 0, got {text}")
-    return value
-
-
-def _at_least_one(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"expected 1 or more, got {text}")
-    return value

@@ -34,6 +34,8 @@ def test_no_command_is_wrong_usage(capsys: pytest.CaptureFixture[str]) -> None:
         (["frobnicate"], "invalid choice: 'frobnicate'"),
         (["serve", "--prot", "1"], "inflight serve: error: unrecognized arguments: --prot"),
         (["--frobnicate"], "inflight: error: unrecognized arguments: --frobnicate"),
+        (["demo", "--seconds", "soon"], "expected seconds above 0, got 'soon'"),
+        (["demo", "--clients", "0"], "expected a whole number above 0, got '0'"),
         (["window"], "required: MODEL"),
         (["window", "m", "--max-batch", "x"], "expected a whole number, 0 or more, got 'x'"),
         (["window", "m", "--window-ms", "auto"], "expected a number of ms, got 'auto'"),
