@@ -377,24 +377,31 @@ class Batcher:
     def _complete(self, batch: _Batch) -> None:
         outcome = batch.outcome
         assert outcome is not None
-        rows = sum(entry.rows for entry in batch.entries)
-        self._count(outcome, rows, len(batch.entries), batch.reason)
-        self._answer(batch, outcome, rows)
-        if self._is_suspect and any(isinstance(result, dict) for result in outcome.results):
-            self._is_suspect = False
-            self._on_health("")
+        self._answer(batch, outcome)
+        answered = [
+            entry.rows
+            for entry, result in zip(batch.entries, outcome.results, strict=True)
+            if isinstance(result, dict)
+        ]
+        if answered:
+            self._count(outcome, sum(answered), len(answered), batch.reason)
 
     def _count(self, outcome: Outcome, rows: int, requests: int, reason: ReleaseReason) -> None:
+        """A run that answered somebody: what failed says nothing of how long runs take."""
         self._run_time.add(outcome.infer_s)
         self._statistics.record_batch(
             rows, requests, outcome.input_s, outcome.infer_s, outcome.output_s, reason
         )
+        if self._is_suspect:
+            self._is_suspect = False
+            self._on_health("")
 
     def _suspect(self, reason: str) -> None:
         self._is_suspect = True
         self._on_health(reason)
 
-    def _answer(self, batch: _Batch, outcome: Outcome, rows: int) -> None:
+    def _answer(self, batch: _Batch, outcome: Outcome) -> None:
+        rows = sum(entry.rows for entry in batch.entries)
         position = 0
         for entry, result in zip(batch.entries, outcome.results, strict=True):
             if isinstance(result, ServeError):

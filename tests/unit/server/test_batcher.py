@@ -353,6 +353,40 @@ async def test_delayed_requests_still_count_against_the_queue_limit() -> None:
         await asyncio.gather(first, *delayed)
 
 
+async def test_only_what_was_answered_is_counted_as_run() -> None:
+    def compute(inputs: Mapping[str, Array]) -> dict[str, Array]:
+        if 13 in inputs["x"]:
+            raise RuntimeError("poisoned")
+        return {"y": inputs["x"]}
+
+    async with bench(FakeBackend(compute)) as b:
+        with pytest.raises(BackendError):
+            await b.submit(13)
+        assert (b.statistics.execution_count, b.statistics.inference_count) == (0, 0)
+        answers = await asyncio.gather(
+            b.submit(1, 2), b.submit(13), b.submit(4), return_exceptions=True
+        )
+        assert isinstance(answers[1], BackendError)
+        assert (b.statistics.execution_count, b.statistics.inference_count) == (1, 3)
+        assert b.statistics.batched_requests == 2
+
+
+async def test_failures_do_not_make_a_long_run_look_short() -> None:
+    async with bench(FakeBackend(raising(RuntimeError("poisoned"))), max_batch=1) as b:
+        waiting = [b.submit(1) for _ in range(60)]
+        before = await predicted_wait_of_full_queue(b)
+        await asyncio.gather(*waiting, return_exceptions=True)
+        waiting = [b.submit(1) for _ in range(60)]
+        assert await predicted_wait_of_full_queue(b) == pytest.approx(before)
+        await asyncio.gather(*waiting, return_exceptions=True)
+
+
+async def predicted_wait_of_full_queue(b: Bench) -> float:
+    """What a request is told that comes while all before it wait."""
+    await asyncio.sleep(0)
+    return b.batcher.predicted_wait_s()
+
+
 async def test_a_request_may_ask_for_a_shorter_queue_timeout() -> None:
     async with bench(queue=QueuePolicy(timeout_s=3600.0)) as b:
         b.backend.gate.clear()
