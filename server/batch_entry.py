@@ -48,6 +48,11 @@ class Assembly:
         if not self.future.done():
             self.future.set_exception(error)
 
+    def abandon(self) -> None:
+        """The caller has left, perhaps without having looked at a failure."""
+        if not self.future.cancel() and not self.future.cancelled():
+            self.future.exception()
+
     def add(self, entry: Entry, outputs: Outputs, timing: Timing) -> None:
         """One entry's answer; with the last one the request is answered."""
         if self.future.done():

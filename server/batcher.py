@@ -154,22 +154,24 @@ class Batcher:
                 return await self._in_turn(assembly)
             return await assembly.future
         except asyncio.CancelledError:
+            assembly.abandon()
             if self._forget(assembly.entries):
                 self._statistics.record_dropped("cancelled")
             raise
 
     async def _in_turn(self, assembly: Assembly) -> Answer:
-        """Waits for the answer, and for the answer of the request before (whatever it was)."""
+        """Waits for the answers to the requests before (whatever they were), then for this one."""
         before, mine = self._last_in_order, self._loop.create_future()
         self._last_in_order = mine
         try:
+            if before is not None:
+                await asyncio.shield(before)
             return await assembly.future
         finally:
-            try:
-                if before is not None:
-                    await asyncio.shield(before)
-            finally:
+            if before is None or before.done():
                 mine.set_result(None)
+            else:  # the caller has left, and whoever comes after it still has its turn to wait for
+                before.add_done_callback(lambda _: mine.set_result(None))
 
     def check(self, now: float, hang_timeout_s: float) -> None:
         """The heartbeat: replaces every instance whose batch runs longer than `hang_timeout_s`."""

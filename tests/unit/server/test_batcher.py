@@ -103,6 +103,11 @@ def raising(
     return compute
 
 
+async def turns_of_the_loop(count: int) -> None:
+    for _ in range(count):
+        await asyncio.sleep(0)
+
+
 async def test_a_request_is_answered() -> None:
     async with bench() as b:
         values, timing = await b.submit(1, 2)
@@ -441,6 +446,53 @@ async def test_order_is_kept_where_asked() -> None:
 
         await asyncio.gather(*(numbered(number) for number in range(20)))
         assert finished == list(range(20))
+
+
+async def test_a_caller_that_leaves_lets_nobody_overtake() -> None:
+    async with bench(instances=2, preserve_ordering=True, max_batch=1) as b:
+        b.backend.gate.clear()
+        first, leaving = b.submit(1), b.submit(2)
+        await b.running()
+        await b.running()
+        last = b.submit(3)
+        await asyncio.sleep(0)
+        leaving.cancel()
+        await asyncio.wait_for(asyncio.wait([leaving]), 5)
+        assert b.statistics.queue_depth == 1, "the last waits, the one that left ran"
+        b.backend.gate.set()
+        order: list[str] = []
+        first.add_done_callback(lambda _: order.append("first"))
+        last.add_done_callback(lambda _: order.append("last"))
+        await asyncio.gather(first, last)
+        assert order == ["first", "last"]
+
+
+async def test_a_caller_that_leaves_while_it_waits_for_its_turn_lets_nobody_overtake() -> None:
+    gates = {value: threading.Event() for value in (1.0, 2.0, 3.0)}
+    backend = FakeBackend()
+
+    def compute(inputs: Mapping[str, Array]) -> dict[str, Array]:
+        backend.entered.release()
+        assert gates[float(inputs["x"][0, 0])].wait(30)
+        return {"y": inputs["x"]}
+
+    backend._compute = compute
+    async with bench(backend, instances=3, threads=3, preserve_ordering=True, max_batch=1) as b:
+        tasks = [b.submit(value) for value in gates]
+        for _ in range(6):  # noted on entry and by `compute`
+            await b.running()
+        for value in (2.0, 3.0):
+            gates[value].set()
+        while b.statistics.execution_count < 2:  # noqa: ASYNC110 - nobody is told of it
+            await asyncio.sleep(0)
+        await turns_of_the_loop(5)
+        tasks[1].cancel()
+        await turns_of_the_loop(5)
+        assert tasks[1].cancelled()
+        assert not tasks[2].done(), "the first has not been answered"
+        gates[1.0].set()
+        assert (await tasks[2])[0] == [3]
+        assert tasks[0].done()
 
 
 async def test_settings_are_in_force_with_the_next_batch() -> None:
