@@ -100,9 +100,11 @@ def _details(version: pb.ModelVersion) -> list[tuple[str, str]]:
 
 
 def _tensor(tensor: pb.TensorInfo) -> str:
-    sizes = [
-        name or str(size) for name, size in zip(tensor.dimension_names, tensor.shape, strict=True)
+    names = [  # the server calls a dimension without a name by its place, "x[0]"
+        "?" if name == f"{tensor.name}[{axis}]" else name
+        for axis, name in enumerate(tensor.dimension_names)
     ]
+    sizes = [name or str(size) for name, size in zip(names, tensor.shape, strict=True)]
     optional = " (optional)" if tensor.optional else ""
     return f"{tensor.name} {tensor.datatype}[{', '.join(sizes)}]{optional}"
 

@@ -38,6 +38,7 @@ def test_a_description_names_tensors_and_verdicts() -> None:
         inputs=[
             pb.TensorInfo(name="x", datatype="FP32", shape=[-1, 64], dimension_names=["n", ""])
         ],
+        outputs=[pb.TensorInfo(name="y", datatype="FP32", shape=[-1], dimension_names=["y[0]"])],
         batching=pb.Batching(reason="rows influence each other"),
         curve=[
             pb.CurvePoint(batch=1, latency_ms=0.5, rows_per_s=2000),
@@ -50,6 +51,7 @@ def test_a_description_names_tensors_and_verdicts() -> None:
     text = describe(pb.GetModelResponse(model="digits", versions=[version]))
     assert "digits version 2  ready" in text
     assert "input     x FP32[n, 64]" in text
+    assert "output    y FP32[?]" in text
     assert "batching  no: rows influence each other" in text
     assert "  measured  rows        1      2\n            ms      0.500  0.800\n" in text
     assert "            rows/s   2000   2500\n" in text
