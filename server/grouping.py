@@ -3,17 +3,18 @@
 from collections.abc import Iterator, Mapping
 
 from protos.tensors import Array
-from server.backends.base import Signature
+from server.backends.base import Signature, TensorSpec
 from server.batch_queue import Group
 from server.execution import Part
 from server.probe import Profile
 from server.request import InferRequest
 
-_EMPTY = "no rows"  # a request without rows runs alone: some operators refuse to join with it
-
 
 class Grouping:
-    """Groups and slices the requests of one version."""
+    """Groups and slices the requests of one version.
+
+    `is_steady`: one run costs as much as any other of as many rows.
+    """
 
     def __init__(self, signature: Signature, profile: Profile) -> None:
         self._batchable = profile.batchable
@@ -26,8 +27,10 @@ class Grouping:
             if axis and isinstance(size, str) and (spec.name, axis) not in padded
         )
         self._optional = tuple(spec.name for spec in signature.inputs if spec.optional)
-        # One run then costs as much as any other of as many rows.
-        self.has_one_group = not self._axes and not self._optional
+        self._has_one_group = not self._axes and not self._optional
+        self.is_steady = not self._optional and all(
+            _has_one_size(spec, but_for_rows=self._has_rows) for spec in signature.inputs
+        )
         self._rows_of = signature.inputs[0].name if signature.inputs else ""
 
     def rows(self, inputs: Mapping[str, Array]) -> int:
@@ -42,8 +45,8 @@ class Grouping:
     def group_of(self, inputs: Mapping[str, Array], rows: int) -> Group:
         """Equal for requests that may share a batch."""
         if rows == 0:
-            return _EMPTY
-        if self.has_one_group:
+            return object()  # runs alone: some operators refuse to join with nothing
+        if self._has_one_group:
             return None
         present = tuple(name for name in self._optional if name in inputs)
         sizes = tuple(
@@ -60,3 +63,8 @@ class Grouping:
         for start in range(0, rows, max_batch):
             piece = {name: array[start : start + max_batch] for name, array in inputs.items()}
             yield Part(piece, min(max_batch, rows - start), names)
+
+
+def _has_one_size(spec: TensorSpec, *, but_for_rows: bool) -> bool:
+    sizes = spec.shape[1:] if but_for_rows else spec.shape
+    return spec.datatype != "BYTES" and all(isinstance(size, int) for size in sizes)

@@ -2,9 +2,9 @@
 
 Two thread switches to an instance and back cost more than a tiny model's run. So a batch that was
 measured to be shorter is run on the loop itself (`INLINE_S`), and a request whose run costs less
-than its way through the queue does not even queue (`INSTANT_S`). Both need shapes that are fixed
-but for the batch, and the CPU, so that a run is as long as the curve measured at load says; and
-they end when runs turn out longer than that.
+than its way through the queue does not even queue (`INSTANT_S`). Both need inputs of one size
+but for the rows (no texts), and the CPU, so that a run is as long as the curve measured at load
+says; and they end when runs turn out longer than that.
 """
 
 from server.probe import Profile
@@ -30,7 +30,7 @@ class RunTime:
 
     def is_inline(self, rows: int) -> bool:
         """Whether the loop itself runs a batch of so many rows."""
-        return rows <= self._inline_rows and self.average_s <= INLINE_S
+        return 0 < rows <= self._inline_rows and self.average_s <= INLINE_S
 
     def is_instant(self, rows: int) -> bool:
         """Whether a request of so many rows is run at once."""

@@ -5,13 +5,14 @@ import threading
 import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import pytest
 
 from protos.tensors import Array
+from server.backends.base import Signature, TensorSpec
 from server.batch_policy import BatchSettings, QueuePolicy, TimeoutAction
 from server.batcher import Batcher
 from server.errors import (
@@ -25,7 +26,7 @@ from server.errors import (
 )
 from server.execution import Plan
 from server.instance_pool import InstancePool
-from server.probe import CurvePoint, Profile
+from server.probe import CurvePoint, PadPlan, Profile
 from server.request import InferRequest, ReleaseReason, Timing
 from server.slots import ComputeSlots
 from server.statistics import VersionStatistics
@@ -378,10 +379,10 @@ async def test_only_what_was_answered_is_counted_as_run() -> None:
 
 async def test_failures_do_not_make_a_long_run_look_short() -> None:
     async with bench(FakeBackend(raising(RuntimeError("poisoned"))), max_batch=1) as b:
-        waiting = [b.submit(1) for _ in range(60)]
+        waiting = [b.submit(1) for _ in range(10)]
         before = await predicted_wait_of_full_queue(b)
         await asyncio.gather(*waiting, return_exceptions=True)
-        waiting = [b.submit(1) for _ in range(60)]
+        waiting = [b.submit(1) for _ in range(10)]
         assert await predicted_wait_of_full_queue(b) == pytest.approx(before)
         await asyncio.gather(*waiting, return_exceptions=True)
 
@@ -668,6 +669,49 @@ async def test_a_model_whose_runs_differ_in_length_never_runs_on_the_loop() -> N
     async with bench(backend, profile=SHORT) as b:
         await b.submit(1)
         assert backend.threads_seen[0] is not threading.current_thread()
+
+
+PADDED = PadPlan((("x", 1),), (("y", 1),))
+
+
+@pytest.mark.parametrize("curve", [TINY.curve, SHORT.curve])
+@pytest.mark.parametrize(
+    ("profile", "spec"),
+    [
+        pytest.param(
+            Profile(batchable=True, max_batch=8, pad=PADDED),
+            TensorSpec("x", "FP32", ("n", "s")),
+            id="padded rows of any length",
+        ),
+        pytest.param(
+            Profile(batchable=False, reason="rows influence each other"),
+            TensorSpec("x", "FP32", ("n", 2)),
+            id="any number of rows that are not counted",
+        ),
+        pytest.param(
+            Profile(batchable=True, max_batch=8),
+            TensorSpec("x", "BYTES", ("n", 2)),
+            id="texts of any length",
+        ),
+    ],
+)
+async def test_requests_whose_runs_may_differ_in_length_never_run_on_the_loop(
+    profile: Profile, spec: TensorSpec, curve: tuple[CurvePoint, ...]
+) -> None:
+    backend = ThreadNotes()
+    backend.signature = Signature((spec,), (replace(spec, name="y"),))
+    async with bench(backend, profile=replace(profile, curve=curve)) as b:
+        await b.submit(1)
+        assert backend.threads_seen[0] is not threading.current_thread()
+
+
+async def test_requests_without_rows_run_alone_and_on_the_thread() -> None:
+    backend = ThreadNotes()
+    backend.devices = ("cuda:0",)
+    async with bench(backend, profile=SHORT) as b:
+        await asyncio.gather(b.submit(), b.submit())
+        assert backend.batches == [0, 0]
+        assert threading.current_thread() not in backend.threads_seen
 
 
 async def test_a_run_on_a_gpu_never_holds_the_loop() -> None:

@@ -13,7 +13,7 @@ PROFILE = Profile(batchable=True, max_batch=8, curve=CURVE)
 def test_the_curve_decides() -> None:
     run_time = RunTime(PROFILE, is_steady=True)
     assert [rows for rows in range(9) if run_time.is_instant(rows)] == [1, 2]
-    assert [rows for rows in range(9) if run_time.is_inline(rows)] == [0, 1, 2, 3, 4]
+    assert [rows for rows in range(9) if run_time.is_inline(rows)] == [1, 2, 3, 4]
 
 
 def test_runs_whose_length_is_not_known_take_the_thread() -> None:
