@@ -106,7 +106,9 @@ def _array(name: str, value: Any) -> Array:
     try:
         array = np.asarray(value)
     except ValueError:
-        raise ValueError(f"{name}: the rows are not of one length") from None
+        raise ValueError(
+            f"{name}: the rows are not of one length; put those of each length in a file"
+        ) from None
     if array.dtype == object:
         raise ValueError(f"{name}: expected numbers or texts in nested lists")
     return array
