@@ -281,7 +281,9 @@ class Batcher:
             group, reason = choice
             if self._run_time.is_inline(self._queue.rows_of(group, self._limit())):
                 self._run_inline(group, reason)
-                continue
+                if self._queue.entries:
+                    self._pump_soon()  # others have a turn of the loop in between
+                return
             lease = self.pool.lease(self._run_time.average_s, self._is_alone(), self._pump)
             if lease is None:
                 return
@@ -317,10 +319,11 @@ class Batcher:
         return Waiting(rows, oldest, deadline)
 
     def _is_alone(self) -> bool:
+        """Whether what waits is one batch, and there was nothing but single batches lately."""
         return (
             self._alone_streak >= _ALONE_STREAK
             and not self._running
-            and self._queue.rows <= self.settings.max_batch
+            and (self._queue.entries == 1 or self._queue.rows <= self._limit())
         )
 
     def _limit(self) -> int:

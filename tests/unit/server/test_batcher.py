@@ -562,6 +562,15 @@ async def test_a_lone_client_gets_the_wide_instance_and_company_ends_that() -> N
         assert (len(b.backend.batches), len(wide.batches)) == (3, 3)
 
 
+async def test_rows_that_run_as_they_come_keep_no_lone_client_from_the_wide_instance() -> None:
+    wide = FakeBackend(threads=2)
+    profile = Profile(batchable=False, reason="rows influence each other", request_rows=8)
+    async with bench(profile=profile, wide=wide) as b:
+        for _ in range(3):
+            await b.submit(1, 2, 3)
+        assert (len(b.backend.batches), len(wide.batches)) == (2, 1)
+
+
 async def test_closing_refuses_what_waits_and_answers_what_runs() -> None:
     async with bench() as b:
         b.backend.gate.clear()
@@ -628,6 +637,18 @@ async def test_a_batch_shorter_than_a_thread_switch_runs_on_the_loop() -> None:
         await asyncio.gather(*(b.submit(value) for value in range(5)))
         here = threading.current_thread()
         assert [thread is here for thread in backend.threads_seen] == [True, False]
+
+
+async def test_between_short_batches_the_loop_sees_to_others() -> None:
+    profile = Profile(batchable=False, reason="no", curve=(CurvePoint(1, 8e-5, 8e-5),))
+    spec = TensorSpec("x", "FP32", (1, 2))
+    backend = FakeBackend(signature=Signature((spec,), (replace(spec, name="y"),)))
+    async with bench(backend, profile=profile) as b:
+        ran: list[int] = []
+        waiting = [b.submit(value) for value in range(3)]
+        waiting[0].add_done_callback(lambda _: ran.append(len(b.backend.batches)))
+        await asyncio.gather(*waiting)
+        assert ran[0] < 3
 
 
 TINY = Profile(
