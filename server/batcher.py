@@ -187,7 +187,10 @@ class Batcher:
     def close(self) -> None:
         """Refuses what waits and comes; what runs is still answered."""
         self._is_closed = True
-        self._fail(self._queue.drain(), self._unloaded())
+        waiting = self._queue.drain()
+        self._fail(waiting, self._unloaded())
+        self._forget(waiting)
+        self._end_hold()
         self.pool.close(self._pump)
 
     # -- at once -------------------------------------------------------------------------------
@@ -269,9 +272,7 @@ class Batcher:
     def _pump(self) -> None:
         """Starts batches until the queue, the instances or the compute slots are used up."""
         self._pump_is_due = False
-        if self._wake_up is not None:
-            self._wake_up.cancel()
-            self._wake_up = None
+        self._end_hold()
         while self._queue.entries and self.pool.has_idle:
             choice = self._choose()
             if isinstance(choice, Hold):
@@ -288,6 +289,11 @@ class Batcher:
             if lease is None:
                 return
             self._start(lease, group, reason)
+
+    def _end_hold(self) -> None:
+        if self._wake_up is not None:
+            self._wake_up.cancel()
+            self._wake_up = None
 
     def _choose(self) -> tuple[Group, ReleaseReason] | Hold:
         """The group whose batch leaves now, or how long to hold all of them."""

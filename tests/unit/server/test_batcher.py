@@ -1,8 +1,10 @@
 """The batcher with real threads and a backend that waits when told to."""
 
 import asyncio
+import gc
 import threading
 import time
+import weakref
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
@@ -585,6 +587,20 @@ async def test_closing_refuses_what_waits_and_answers_what_runs() -> None:
             await b.submit(3)
         b.backend.gate.set()
         assert (await runs)[0] == [2]
+
+
+async def test_closing_leaves_no_timer_behind() -> None:
+    async with bench(window_s=3600.0, queue=QueuePolicy(timeout_s=3600.0)) as b:
+        waits = b.submit(1)
+        await turns_of_the_loop(2)
+        b.batcher.close()
+        await asyncio.wait([waits])
+        assert isinstance(waits.exception(), ModelNotReady)
+        assert b.statistics.queue_depth == 0
+        closed = weakref.ref(b.batcher)
+    del b, waits
+    gc.collect()
+    assert closed() is None, "an hour would be long to keep a model's session"
 
 
 async def test_every_answer_belongs_to_its_request() -> None:
