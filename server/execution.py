@@ -82,7 +82,10 @@ def run_single(plan: Plan, inputs: Mapping[str, Array], rows: int, names: Sequen
         if plan.is_batched:
             _check_rows(plan, outputs, rows)
     except Exception as error:
-        raise _failure(plan.model, error) from error
+        failure = _failure(plan.model, error)
+        if failure is error:
+            raise  # as its own cause it would be a cycle that keeps the request in memory
+        raise failure from error
     return outputs
 
 

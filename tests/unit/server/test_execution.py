@@ -8,7 +8,7 @@ import pytest
 from protos.tensors import Array
 from server.backends.base import Signature, TensorSpec
 from server.errors import BackendError, InvalidRequest
-from server.execution import Part, Plan, run
+from server.execution import Part, Plan, run, run_single
 from server.probe import PadPlan
 from tests.fakes import FakeBackend, rows
 
@@ -78,6 +78,17 @@ def test_other_failures_tell_the_client_nothing_of_the_inside(
     outcome = run(plan(fail_on(1)), [part(1)])
     assert str(outcome.results[0]) == "model 'm' failed on this request"
     assert "poisoned" in caplog.text
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_a_single_request_fails_with_what_the_framework_said_as_its_cause(known: bool) -> None:
+    framework = RuntimeError("poisoned")
+    error = BackendError("onnxruntime: poisoned") if known else framework
+    if known:
+        error.__cause__ = framework
+    with pytest.raises(BackendError) as failed:
+        run_single(plan(fail_on(1, error=error)), {"x": rows(1)}, 1, ())
+    assert failed.value.__cause__ is framework, "not the failure itself: that would never be freed"
 
 
 def test_a_model_that_loses_rows_is_found_out() -> None:
