@@ -4,7 +4,7 @@ import asyncio
 import time
 from typing import Protocol
 
-from server.errors import Code, ServeError
+from server.errors import BackendError, Code, ServeError
 from server.request import InferRequest, InferResponse
 from server.served import ServedVersion
 from server.statistics import failure_reason
@@ -45,6 +45,10 @@ class Inference:
                 served.artifact_id,
                 timing,
             )
+        except BackendError as error:
+            cause = served.validator.blame(request, error)
+            _record_failure(served, request, cause.code)
+            raise cause from error
         except ServeError as error:
             _record_failure(served, request, error.code)
             raise

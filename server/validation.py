@@ -10,7 +10,7 @@ import numpy as np
 
 from protos.tensors import DTYPES, Array, datatype_of
 from server.backends.base import Signature, TensorSpec
-from server.errors import InvalidRequest
+from server.errors import InvalidRequest, ServeError
 from server.probe import Profile
 from server.request import InferRequest
 
@@ -24,6 +24,12 @@ class Validator:
         self._required = frozenset(s.name for s in signature.inputs if not s.optional)
         self._outputs = frozenset(spec.name for spec in signature.outputs)
         self._inputs = tuple(_Expected.of(spec) for spec in signature.inputs)
+        self._symbols = tuple(
+            (spec.name, axis, size)
+            for spec in signature.inputs
+            for axis, size in enumerate(spec.shape)
+            if isinstance(size, str)
+        )
         self._row_inputs = tuple(self._specs) if _has_rows(profile) else ()
         self._max_rows = None if profile.batchable else profile.request_rows
         self._pad = profile.pad
@@ -47,6 +53,25 @@ class Validator:
             self._unknown_output(request.output_names)
         if self._row_inputs and (len(inputs) > 1 or self._max_rows is not None):
             self._check_rows(inputs)
+
+    def blame(self, request: InferRequest, error: ServeError) -> ServeError:
+        """The likely cause of a run's failure if it is the request, else the failure as it is.
+
+        Asked afterwards only: a dimension's name promises equal lengths, but exporters give one
+        name to different lengths at times, and such a model answers all the same.
+        """
+        seen: dict[str, tuple[str, int]] = {}
+        for name, axis, symbol in self._symbols:
+            if name not in request.inputs:
+                continue
+            length = request.inputs[name].shape[axis]
+            first, expected = seen.setdefault(symbol, (name, length))
+            if length != expected:
+                return InvalidRequest(
+                    f"input '{name}' for model '{self._model}' has {length} in dimension {axis}"
+                    f" ('{symbol}'), but input '{first}' has {expected}: {error}"
+                )
+        return error
 
     def _check_names(self, inputs: Mapping[str, Array]) -> None:
         for name in inputs:

@@ -7,7 +7,7 @@ import pytest
 
 from protos.tensors import Array
 from server.backends.base import Signature, TensorSpec
-from server.errors import InvalidRequest
+from server.errors import BackendError, InvalidRequest
 from server.probe import PadPlan, Profile
 from server.request import InferRequest
 from server.validation import Validator
@@ -110,3 +110,20 @@ def test_the_mask_of_a_padded_model_may_be_left_out() -> None:
     asked = InferRequest("m", {"ids": np.zeros((2, 3), np.int64)})
     Validator("m", signature, Profile(batchable=True, max_batch=4, pad=pad)).check(asked)
     assert asked.inputs["mask"].tolist() == [[1, 1, 1], [1, 1, 1]]
+
+
+def test_a_failed_run_is_blamed_on_lengths_that_should_have_been_equal() -> None:
+    signature = Signature(
+        (TensorSpec("ids", "INT64", ("n", "s")), TensorSpec("mask", "INT64", ("n", "s"))),
+        (TensorSpec("y", "FP32", ("n", 2)),),
+    )
+    validator = Validator("m", signature, BATCHED)
+    failure = BackendError("onnxruntime: Mul: shapes do not fit")
+    inputs: dict[str, Array] = {"ids": np.ones((1, 3), np.int64), "mask": np.ones((1, 4), np.int64)}
+    blamed = validator.blame(InferRequest("m", inputs), failure)
+    assert isinstance(blamed, InvalidRequest)
+    assert str(blamed) == (
+        "input 'mask' for model 'm' has 4 in dimension 1 ('s'), but input 'ids' has 3:"
+        " onnxruntime: Mul: shapes do not fit"
+    )
+    assert validator.blame(InferRequest("m", {**inputs, "mask": inputs["ids"]}), failure) is failure
