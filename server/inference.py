@@ -48,7 +48,7 @@ class Inference:
         except BackendError as error:
             cause = served.validator.blame(request, error)
             _record_failure(served, request, cause.code)
-            raise cause from error
+            raise cause from error.__cause__
         except ServeError as error:
             _record_failure(served, request, error.code)
             raise
