@@ -22,6 +22,7 @@ from server.request import InferRequest
 _NAME, _VERSION, _ID, _INPUTS, _OUTPUTS, _RAW = 0x0A, 0x12, 0x1A, 0x2A, 0x32, 0x3A
 """First bytes of ModelInferRequest's fields 1, 2, 3, 5, 6 and 7, all length-delimited."""
 _MOST = 1024  # templates kept; more kinds of requests than that hardly repeat
+_LONGEST = 16 * 1024  # bytes of a template: a client must not fill the memory with them
 _ONE_BYTE = 0x80  # lengths below take one byte
 
 
@@ -95,8 +96,11 @@ class RequestTemplates:
         is_usual = tags == sorted(tags) and set(tags) <= {_INPUTS, _OUTPUTS, _RAW}
         if not is_usual or len(raw) != len(message.inputs) or identity != message.id.encode():
             return
+        constant = tuple(_constant(data, after_id, raw))
+        if sum(len(piece) for _, piece in constant) > _LONGEST:
+            return
         template = _RequestTemplate(
-            tuple(_constant(data, after_id, raw)),
+            constant,
             tuple(
                 _raw_tensor(tensor.name, request.inputs[tensor.name], start - after_id)
                 for tensor, (start, _) in zip(message.inputs, raw, strict=True)

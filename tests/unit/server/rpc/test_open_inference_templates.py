@@ -130,6 +130,7 @@ def with_contents() -> pb.ModelInferRequest:
         pytest.param(with_contents(), id="typed contents"),
         pytest.param(message(np.array([b"a"], object)), id="BYTES"),
         pytest.param(message(X, model="m" * 200), id="long name"),
+        pytest.param(message(X, outputs=["y"] * 10_000), id="too long to be kept a thousand times"),
     ],
 )
 def test_special_requests_are_not_learned(special: pb.ModelInferRequest) -> None:
