@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 from prometheus_client import CollectorRegistry
 
+from server.heartbeat import Heartbeat
 from server.inference import Inference
 from server.loader import LoadPlan, load
 from server.memory import MemoryGate
@@ -41,7 +42,6 @@ from server.web.listener import HttpListener
 logger = logging.getLogger(__name__)
 
 _SERVICES = ("inference.GRPCInferenceService", "inflight.v1.Prediction", "inflight.v1.Models")
-_HEARTBEAT_S = 1.0  # how often instances are looked at
 _LOADS_AT_ONCE = 2
 _GIVEN_UP = 8  # loads that may hang before others wait for a thread
 
@@ -61,6 +61,7 @@ class App:
         self._settings = settings
         self._slots = ComputeSlots(settings.threads)
         self._book = StatisticsBook()
+        self._heartbeat = Heartbeat(settings.hang_timeout_s)
         self._memory = MemoryGate()
         # A load that was given up on holds its thread for as long as it hangs.
         self._loaders = ThreadPoolExecutor(_LOADS_AT_ONCE + _GIVEN_UP, thread_name_prefix="load")
@@ -114,12 +115,12 @@ class App:
         grpc_port = self._transport.bind(settings.host, settings.grpc_port)
         http_port = await self._http.start(settings.host, settings.http_port)
         await self._transport.start()
+        self._own(self._heartbeat.run())
         await self.registry.start()
         self._is_started = True
         for status in self.registry.index():  # those that failed have not reported themselves
             self._health.set(status.model, self.registry.is_ready(status.model))
         self._report_health()
-        self._own(self._beat())
         if settings.load_control == "poll":
             self._own(self._poll())
         return Addresses(f"{settings.host}:{grpc_port}", f"{settings.host}:{http_port}")
@@ -159,7 +160,7 @@ class App:
         return (*services, ReflectionService(names))
 
     async def _open(self, source: VersionSource) -> ServedVersion:
-        """Opens a version on a loader thread and puts it under the statistics' eyes."""
+        """Opens a version on a loader thread; statistics and heartbeat follow it."""
         n_loading = max(1, self.registry.n_loading)
         plan = LoadPlan(self._settings.threads, n_loading, self._memory)
         loop = asyncio.get_running_loop()
@@ -167,17 +168,12 @@ class App:
         served = ServedVersion(source, loaded, self._slots)
         self._book.add(served.model, served.version, served.stats)
         self._own(self._keep_totals(served))
+        self._own(self._heartbeat.follow(served))
         return served
 
     async def _keep_totals(self, served: ServedVersion) -> None:
         await served.closed()
         self._book.close(served.model, served.version, served.stats)
-
-    async def _beat(self) -> None:
-        while True:
-            await asyncio.sleep(_HEARTBEAT_S)
-            for served in self.registry.served():
-                served.check(self._settings.hang_timeout_s)
 
     async def _poll(self) -> None:
         while True:
