@@ -158,6 +158,11 @@ class Batcher:
             if self._forget(assembly.entries):
                 self._statistics.record_dropped("cancelled")
             raise
+        finally:
+            # Entries know their assembly, and a failure this frame: cycles that would keep the
+            # request's tensors until Python's collector comes by.
+            assembly.entries.clear()
+            del assembly
 
     async def _in_turn(self, assembly: Assembly) -> Answer:
         """Waits for the answers to the requests before (whatever they were), then for this one."""

@@ -64,7 +64,7 @@ def run(plan: Plan, parts: Sequence[Part]) -> Outcome:
         return _run_together(plan, parts)
     except Exception as error:
         if len(parts) == 1:
-            return Outcome([_failure(plan.model, error)])
+            return Outcome([_bare(_failure(plan.model, error))])
         logger.debug("model '%s': batch of %d failed, bisecting", plan.model, len(parts))
     middle = len(parts) // 2
     return _joined(run(plan, parts[:middle]), run(plan, parts[middle:]))
@@ -106,6 +106,15 @@ def _failure(model: str, error: Exception) -> ServeError:
         return error
     logger.error("model '%s' failed on a request", model, exc_info=error)
     return BackendError(f"model '{model}' failed on this request")
+
+
+def _bare(failure: ServeError) -> ServeError:
+    """Without the frames it came through: they hold the batch, and the batch will hold it.
+
+    Such a cycle keeps the tensors of the batch until Python's collector comes by.
+    """
+    failure.__cause__ = failure.__context__ = None
+    return failure.with_traceback(None)
 
 
 def _run_together(plan: Plan, parts: Sequence[Part]) -> Outcome:

@@ -32,7 +32,7 @@ from server.probe import CurvePoint, PadPlan, Profile
 from server.request import InferRequest, ReleaseReason, Timing
 from server.slots import ComputeSlots
 from server.statistics import VersionStatistics
-from tests.fakes import FakeBackend, row_signature, rows
+from tests.fakes import FakeBackend, double, row_signature, rows
 
 BATCHED = Profile(batchable=True, max_batch=8, curve=(CurvePoint(1, 0.010, 0.010),))
 UNBATCHED = Profile(batchable=False, reason="rows influence each other")
@@ -770,3 +770,22 @@ async def test_runs_on_a_gpu_need_no_compute_slot() -> None:
         await b.running()
         backend.gate.set()
         await asyncio.gather(*answers)
+
+
+@pytest.mark.parametrize("error", [None, BackendError])
+async def test_a_request_that_is_done_is_freed_without_the_collector(
+    error: type[BackendError] | None,
+) -> None:
+    async with bench(FakeBackend(raising(error) if error else double)) as b:
+        request, freed = InferRequest("m", {"x": rows(1)}), threading.Event()
+        weakref.finalize(request.inputs["x"], freed.set)
+        gc.disable()
+        try:
+            task = asyncio.ensure_future(b.batcher.submit(request))
+            await asyncio.wait([task])
+            assert (task.exception() is None) is (error is None)
+            del request, task
+            b.backend.inputs.clear()
+            assert await asyncio.to_thread(freed.wait, 5)
+        finally:
+            gc.enable()
