@@ -70,14 +70,13 @@ class Assembly:
 
 
 def _joined(answers: Sequence[Answer]) -> Answer:
-    """Rows in order; times are sums, the company is that of the first slice.
+    """Rows in order; compute times are sums, queue delay and company are those of the first slice.
 
     Raises:
         BackendError: the slices' outputs differ in more than their rows.
     """
     first, timing = answers[0]
     for _, other in answers[1:]:
-        timing.queue_s = max(timing.queue_s, other.queue_s)
         timing.compute_input_s += other.compute_input_s
         timing.compute_infer_s += other.compute_infer_s
         timing.compute_output_s += other.compute_output_s

@@ -41,7 +41,7 @@ class Timing:
     """Where one request's time went, and in what company it ran.
 
     Compute times are those of the whole batch, charged to each of its requests (as Triton
-    does); a request split over several batches carries their sums.
+    does); a request split over several batches carries their sums, and waits until the first.
     """
 
     total_s: float = 0.0  # arrival to answer

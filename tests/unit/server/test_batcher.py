@@ -216,6 +216,19 @@ async def test_a_large_request_is_split_and_put_together_again() -> None:
         assert timing.compute_infer_s > 0
 
 
+async def test_a_large_request_does_not_queue_while_its_own_slices_run() -> None:
+    async with bench() as b:
+        b.backend.gate.clear()
+        asked = b.submit(*range(20))
+        started = time.monotonic()
+        await b.running()
+        await asyncio.sleep(0.02)
+        b.backend.gate.set()
+        _, timing = await asked
+        assert timing.compute_infer_s >= 0.02
+        assert timing.queue_s + timing.compute_s <= time.monotonic() - started
+
+
 async def test_a_large_request_fails_as_a_whole() -> None:
     def compute(inputs: Mapping[str, Array]) -> dict[str, Array]:
         if 9 in inputs["x"]:
