@@ -108,11 +108,6 @@ class Batcher:
         self._loop = asyncio.get_running_loop()
         self._last_in_order: asyncio.Future[None] | None = None
 
-    @property
-    def pending(self) -> int:
-        """Entries waiting or running."""
-        return len(self._queue) + sum(len(batch.entries) for batch in self._running)
-
     def predicted_wait_s(self) -> float:
         """How long a request that came now would wait before it is taken."""
         return predicted_wait_s(

@@ -21,7 +21,6 @@ class Inference:
 
     def __init__(self, versions: Versions) -> None:
         self._versions = versions
-        self.in_flight = 0
 
     async def predict(self, request: InferRequest) -> InferResponse:
         """Checks the request, runs it in a batch, counts it.
@@ -31,7 +30,6 @@ class Inference:
         """
         served = self._versions.resolve(request.model, request.version)
         served.acquire()
-        self.in_flight += 1
         try:
             served.validator.check(request)
             outputs, timing = await served.batcher.submit(request)
@@ -56,7 +54,6 @@ class Inference:
             _record_failure(served, request, Code.CANCELLED)
             raise
         finally:
-            self.in_flight -= 1
             served.release()
 
 

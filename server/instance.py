@@ -7,7 +7,6 @@ models cost no threads. It sleeps on a queue; it never polls.
 import asyncio
 import logging
 import threading
-import time
 from collections.abc import Callable
 from queue import Empty, SimpleQueue
 
@@ -30,19 +29,15 @@ class Instance:
     def __init__(self, name: str, threads: int) -> None:
         self.name = name
         self.threads = threads  # compute threads a run uses
-        self.busy_since: float | None = None
+        self.is_busy = False
         self.is_abandoned = False
         self._loop = asyncio.get_running_loop()
         self._inbox: SimpleQueue[tuple[Work, Done] | None] = SimpleQueue()
         self._thread: threading.Thread | None = None
 
-    @property
-    def is_busy(self) -> bool:
-        return self.busy_since is not None
-
     def run(self, work: Work, done: Done) -> None:
         """Starts the work; `done` is called on the loop afterwards. Must not be busy."""
-        self.busy_since = time.monotonic()
+        self.is_busy = True
         if self._thread is None:
             thread = threading.Thread(target=self._serve, name=self.name, daemon=True)
             try:
@@ -66,7 +61,7 @@ class Instance:
     def _finished(self, done: Done, error: BaseException | None) -> None:
         if self.is_abandoned:
             return
-        self.busy_since = None
+        self.is_busy = False
         done(error)
 
     def _serve(self) -> None:
@@ -89,10 +84,9 @@ class Instance:
         leave: SimpleQueue[bool] = SimpleQueue()
 
         def decide() -> None:
-            idle = self.busy_since is None
-            if idle:
+            if not self.is_busy:
                 self._thread = None
-            leave.put(idle)
+            leave.put(not self.is_busy)
 
         try:
             self._loop.call_soon_threadsafe(decide)

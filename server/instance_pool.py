@@ -43,10 +43,6 @@ class InstancePool:
         return _is_on_cpu(self.narrow)
 
     @property
-    def has_wide(self) -> bool:
-        return self._wide is not None
-
-    @property
     def has_idle(self) -> bool:
         return bool(self._idle)
 

@@ -632,7 +632,8 @@ async def test_every_answer_belongs_to_its_request() -> None:
                 assert answer == [2.0 * value for value in values]
 
         await asyncio.gather(*(client(number) for number in range(20)))
-        assert b.batcher.pending == 0
+        assert b.statistics.queue_depth == 0
+        assert not b.batcher.pool.leased
 
 
 def test_all_refusals_are_errors_a_client_is_told() -> None:
