@@ -23,7 +23,6 @@ from server.errors import (
     InvalidRequest,
     ModelNotReady,
     QueueFull,
-    ServeError,
     WrongState,
 )
 from server.execution import Plan
@@ -634,11 +633,6 @@ async def test_every_answer_belongs_to_its_request() -> None:
         await asyncio.gather(*(client(number) for number in range(20)))
         assert b.statistics.queue_depth == 0
         assert not b.batcher.pool.leased
-
-
-def test_all_refusals_are_errors_a_client_is_told() -> None:
-    for error in (QueueFull("", 0.0), DeadlineExceeded(), ModelNotReady(), BackendError()):
-        assert isinstance(error, ServeError)
 
 
 SHORT = Profile(
