@@ -258,7 +258,7 @@ class Batcher:
             entry.priority += DELAYED
             self._queue.add(entry)
             return
-        self._statistics.queue_depth = len(self._queue)
+        self._note_shorter_queue()
         self._drop(entry, "queue_timeout", DeadlineExceeded("Request timeout expired"))
 
     # -- out -----------------------------------------------------------------------------------
@@ -442,8 +442,14 @@ class Batcher:
             if entry.timer is not None:
                 entry.timer.cancel()
             removed |= self._queue.remove(entry)
-        self._statistics.queue_depth = len(self._queue)
+        self._note_shorter_queue()
         return removed
+
+    def _note_shorter_queue(self) -> None:
+        """After entries have left it without being taken."""
+        self._statistics.queue_depth = len(self._queue)
+        if not self._queue.entries:
+            self.pool.wait_no_more(self._pump)
 
     def _unloaded(self) -> ModelNotReady:
         return ModelNotReady(f"model '{self._model}' is being unloaded")

@@ -70,6 +70,10 @@ class InstancePool:
         self.n_replaced += 1
         self._return(lease, self._instance(lease.plan, self.size + self.n_replaced))
 
+    def wait_no_more(self, waiter: Callable[[], None]) -> None:
+        """The waiter has nothing left to run, and holds back nobody who waits behind it."""
+        self._slots.forget(waiter)
+
     def close(self, waiter: Callable[[], None]) -> None:
         """Ends the idle instances' threads; leased ones end after their batch.
 

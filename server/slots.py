@@ -63,7 +63,7 @@ class ComputeSlots:
         self._serve()
 
     def forget(self, waiter: Callable[[], None]) -> None:
-        """The waiter is closing and must not be called any more."""
+        """The waiter wants nothing any more and must not be called; those behind it may start."""
         if self._waiters.pop(waiter, None) is not None:
             self._serve()
 

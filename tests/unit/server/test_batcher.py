@@ -182,6 +182,26 @@ async def test_a_model_whose_queue_never_empties_does_not_starve_another() -> No
         await asyncio.gather(*many)
 
 
+async def test_a_caller_that_leaves_frees_the_slots_it_waited_for() -> None:
+    slots = ComputeSlots(2)
+    async with (
+        bench(slots=slots) as long,
+        bench(FakeBackend(threads=2), slots=slots) as hungry,
+        bench(slots=slots) as b,
+    ):
+        long.backend.gate.clear()
+        runs = long.submit(1)
+        await long.running()
+        leaving = hungry.submit(2)
+        await turns_of_the_loop(2)
+        asked = b.submit(3)
+        await turns_of_the_loop(2)
+        leaving.cancel()
+        assert (await asyncio.wait_for(asked, 5))[0] == [6]
+        long.backend.gate.set()
+        await runs
+
+
 async def test_the_window_holds_an_idle_instance() -> None:
     async with bench(window_s=0.02) as b:
         first = b.submit(1)
