@@ -47,8 +47,9 @@ class Inference:
             cause = served.validator.blame(request, error)
             _record_failure(served, request, cause.code)
             raise cause from error.__cause__
-        except ServeError as error:
-            _record_failure(served, request, error.code)
+        except Exception as error:  # what is no ServeError is a bug, and answered as INTERNAL
+            code = error.code if isinstance(error, ServeError) else Code.INTERNAL
+            _record_failure(served, request, code)
             raise
         except asyncio.CancelledError:
             _record_failure(served, request, Code.CANCELLED)

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from server.batch_policy import BatchSettings
-from server.errors import BackendError
+from server.errors import BackendError, Code
 from server.inference import Inference
 from server.loader import LoadedModel
 from server.model_config import ModelConfig, VersionSource
@@ -15,6 +15,7 @@ from server.request import InferRequest
 from server.served import ServedVersion
 from server.slots import ComputeSlots
 from server.statistics import failure_reason
+from server.validation import Validator
 from tests.fakes import FakeBackend, rows
 
 
@@ -73,6 +74,19 @@ async def test_failures_are_counted_by_their_code() -> None:
     with pytest.raises(BackendError):
         await Inference(OneVersion(served)).predict(InferRequest("m", {"x": rows(1)}))
     assert served.stats.failures[failure_reason(BackendError.code)] == 1
+    served.retire()
+
+
+async def test_a_bug_is_counted_as_an_internal_error() -> None:
+    class BrokenValidator(Validator):
+        def check(self, request: InferRequest) -> None:
+            raise ZeroDivisionError
+
+    served = serve(FakeBackend())
+    served.validator = BrokenValidator("m", served.signature, served.profile)
+    with pytest.raises(ZeroDivisionError):
+        await Inference(OneVersion(served)).predict(InferRequest("m", {"x": rows(1)}))
+    assert served.stats.failed_codes == {Code.INTERNAL: 1}
     served.retire()
 
 
