@@ -190,5 +190,12 @@ def _stream(method: Stream) -> Callable[[AsyncIterator[bytes], _Context], Awaita
 
 
 async def _abort(context: _Context, status: StatusError) -> None:
+    """Ends the call with a status; as cancelled where the caller has gone and none can be sent."""
+    remaining = context.time_remaining()
+    if context.cancelled() or (remaining is not None and remaining <= 0.0):
+        raise asyncio.CancelledError
     trailers: Metadata = status.trailers
-    await context.abort(_CODES[status.code], status.details, tuple(trailers))
+    try:
+        await context.abort(_CODES[status.code], status.details, tuple(trailers))
+    except grpc.aio.InternalError:  # gRPC's word for "could not be sent": the caller has just gone
+        raise asyncio.CancelledError from None
