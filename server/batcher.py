@@ -375,9 +375,14 @@ class Batcher:
     # -- back ----------------------------------------------------------------------------------
 
     def _finish(self, batch: _Batch, error: BaseException | None) -> None:
-        """A batch has come back: starts the next one first, then answers."""
-        self.pool.give_back(self._running.pop(batch))
-        self._pump()
+        """A batch has come back: starts the next one first, then answers (whatever that did)."""
+        try:
+            self.pool.give_back(self._running.pop(batch))
+            self._pump()
+        finally:
+            self._settle(batch, error)
+
+    def _settle(self, batch: _Batch, error: BaseException | None) -> None:
         if error is None:
             self._complete(batch)
             return

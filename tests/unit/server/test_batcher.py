@@ -202,6 +202,25 @@ async def test_a_caller_that_leaves_frees_the_slots_it_waited_for() -> None:
         await runs
 
 
+async def test_a_failure_to_start_another_model_leaves_no_batch_unanswered() -> None:
+    def fail() -> None:
+        raise ZeroDivisionError
+
+    slots, problems = ComputeSlots(1), []  # type: tuple[ComputeSlots, list[str]]
+    asyncio.get_running_loop().set_exception_handler(
+        lambda _, context: problems.append(type(context["exception"]).__name__)
+    )
+    async with bench(slots=slots) as b:
+        b.backend.gate.clear()
+        runs = b.submit(1)
+        await b.running()
+        assert slots.take(1, 1.0, fail) is None
+        b.backend.gate.set()
+        assert (await asyncio.wait_for(runs, 5))[0] == [2]
+        assert (await asyncio.wait_for(b.submit(2), 5))[0] == [4]
+    assert problems == ["ZeroDivisionError"], "it is told"
+
+
 async def test_the_window_holds_an_idle_instance() -> None:
     async with bench(window_s=0.02) as b:
         first = b.submit(1)
