@@ -110,11 +110,12 @@ class Batcher:
 
     def predicted_wait_s(self) -> float:
         """How long a request that came now would wait before it is taken."""
+        limit = self._limit()
         return predicted_wait_s(
-            self._queue.rows,
+            self._queue.rows if limit else self._queue.entries,
             len(self._running),
             self.pool.size,
-            self._limit() or 1,
+            limit or 1,
             self._run_time.average_s,
         )
 

@@ -324,6 +324,20 @@ async def test_a_full_queue_is_refused_with_the_predicted_wait() -> None:
         await asyncio.gather(first, *waiting)
 
 
+async def test_the_predicted_wait_counts_requests_where_they_run_one_by_one() -> None:
+    curve = (CurvePoint(1, 0.010, 0.010),)
+    profile = Profile(batchable=False, reason="no", request_rows=8, curve=curve)
+    async with bench(profile=profile) as b:
+        b.backend.gate.clear()
+        first = b.submit(1)
+        await b.running()
+        waiting = [b.submit(1, 2, 3), b.submit(1, 2, 3)]
+        await turns_of_the_loop(1)
+        assert b.batcher.predicted_wait_s() == pytest.approx(2.5 * 0.010)
+        b.backend.gate.set()
+        await asyncio.gather(first, *waiting)
+
+
 async def test_a_passed_deadline_is_refused_at_once() -> None:
     async with bench() as b:
         with pytest.raises(DeadlineExceeded):
