@@ -21,7 +21,10 @@ def test_demo_trains_serves_predicts_and_stops() -> None:
 
 @pytest.mark.parametrize(
     ("option", "value", "expected"),
-    [("--seconds", "0", "expected seconds above 0"), ("--clients", "0", "expected 1 or more")],
+    [
+        ("--seconds", "0", "expected seconds above 0"),
+        ("--clients", "0", "expected a whole number above 0"),
+    ],
 )
 def test_wrong_options_are_usage_errors(option: str, value: str, expected: str) -> None:
     done = demo(option, value)
