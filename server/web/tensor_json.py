@@ -69,7 +69,7 @@ def _numbers(data: list[Any], name: str, datatype: str) -> Array:
     try:
         with np.errstate(over="ignore"):  # beyond the largest float is infinity
             return values.astype(dtype)
-    except OverflowError:
+    except (OverflowError, TypeError):  # the latter is BF16's, beyond 64 bits
         raise InvalidRequest(f"input '{name}': an integer is too large for {datatype}") from None
 
 

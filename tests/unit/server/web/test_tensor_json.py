@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from protos.tensors import DTYPES
@@ -105,6 +105,7 @@ def test_every_float32_survives(values: list[float]) -> None:
     assert array_of(read, "y", "FP32", [len(values)]).tobytes() == array.tobytes()
 
 
+@example([-(2**63) - 1])
 @given(st.recursive(st.none() | st.booleans() | st.integers() | st.floats() | st.text(), st.lists))
 def test_any_json_is_taken_or_refused(data: Any) -> None:
     for datatype in DTYPES:
