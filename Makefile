@@ -86,6 +86,6 @@ ifeq ($(DEVICE),cuda)
 	$(PIP) --editable '.[cuda,sklearn,dev]'
 else
 	$(PIP) "$$(grep '^torch==' constraints.txt)"
-	$(PIP) --editable '.[cpu,convert,openvino,dev]'
+	$(PIP) --editable '.[cpu,convert,openvino,tables,sql,dev]'
 endif
 	@touch $(DEMO) $@

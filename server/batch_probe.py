@@ -11,9 +11,9 @@ from typing import NamedTuple
 
 import numpy as np
 
+from optimizer.runner import Run
+from protos.signature import Signature, TensorSpec
 from protos.tensors import DTYPES, Array
-from server.backends.base import Signature, TensorSpec
-from server.probe import Run
 
 SIZES = (2, 3)  # tried before the latency curve; the largest batch is tried after it
 _ABSOLUTE = 1e-6  # differences below this are rounding, however small the output's range

@@ -21,9 +21,9 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
 
+from protos.signature import Signature
 from server import execution
 from server.admission import policy_of, priority_of, queue_timeout_s
-from server.backends.base import Signature
 from server.batch_entry import Answer, Assembly, Entry
 from server.batch_policy import (
     BatchSettings,

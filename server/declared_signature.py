@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
-from server.backends.base import Signature, TensorSpec
+from protos.signature import Signature, TensorSpec
 from server.errors import LoadFailed
 from server.model_config import ModelConfig, TensorConfig
 

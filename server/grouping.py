@@ -2,8 +2,8 @@
 
 from collections.abc import Iterator, Mapping
 
+from protos.signature import Signature, TensorSpec
 from protos.tensors import Array
-from server.backends.base import Signature, TensorSpec
 from server.batch_queue import Group
 from server.execution import Part
 from server.probe import Profile

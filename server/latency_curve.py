@@ -9,8 +9,9 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 
+from optimizer.runner import Run
 from protos.tensors import Array
-from server.probe import CurvePoint, Run
+from server.probe import CurvePoint
 
 AUTO_LIMIT = 64  # largest batch that is tried where nobody says
 GROWTH = 1.03  # more rows per second than this times the best so far is growth

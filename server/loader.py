@@ -14,12 +14,13 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
+from protos.signature import Signature
 from protos.tensors import Array
 from server import profiling
 from server.allocator import return_free_memory
 from server.backends import Format, format_of
 from server.backends.artifact import Artifact
-from server.backends.base import Backend, Signature
+from server.backends.base import Backend
 from server.backends.reshaped import reshaped
 from server.batch_policy import BatchSettings
 from server.declared_signature import model_signature

@@ -10,11 +10,12 @@ from dataclasses import replace
 
 import numpy as np
 
+from optimizer.example_inputs import Recipe, make
+from optimizer.runner import Run
+from protos.signature import Signature
 from protos.tensors import Array
-from server.backends.base import Signature
 from server.batch_probe import Tolerance, compare
-from server.example_inputs import Recipe, make
-from server.probe import PadPlan, Run
+from server.probe import PadPlan
 
 Arrays = Mapping[str, Array]
 Axes = tuple[tuple[str, int], ...]

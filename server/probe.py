@@ -4,13 +4,7 @@ The probes themselves are `batch_probe` (do rows influence each other?), `pad_pr
 padded?) and `latency_curve` (what does a batch cost?); `loader` runs them in order.
 """
 
-from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-
-from protos.tensors import Array
-
-Run = Callable[[Mapping[str, Array]], Mapping[str, Array]]
-"""Runs a model once: inputs by name in, all outputs by name out. Raises what the model raises."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,16 +9,19 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from itertools import count
 
+from optimizer import example_inputs
+from optimizer.example_inputs import Recipe
+from optimizer.runner import Run
+from protos.signature import Signature
 from protos.tensors import Array
-from server import batch_probe, example_inputs, latency_curve, pad_probe
+from server import batch_probe, latency_curve, pad_probe
 from server.backends.artifact import Artifact
-from server.backends.base import Backend, Signature
+from server.backends.base import Backend
 from server.batch_probe import Tolerance
 from server.errors import LoadFailed, ServeError
-from server.example_inputs import Recipe
 from server.latency_curve import AUTO_LIMIT, Clock
 from server.model_config import ModelConfig
-from server.probe import CurvePoint, PadPlan, Profile, Run
+from server.probe import CurvePoint, PadPlan, Profile
 from server.warm_up_samples import recipe_of, requests_of
 
 Inputs = Mapping[str, Array]

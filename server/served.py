@@ -11,9 +11,10 @@ import time
 from collections.abc import Callable, Mapping
 from functools import partial
 
+from protos.signature import Signature
 from protos.tensors import Array
 from server import execution
-from server.backends.base import Backend, Signature
+from server.backends.base import Backend
 from server.batcher import Batcher
 from server.execution import Plan
 from server.instance import Instance

@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from protos.signature import Signature, TensorSpec
 from protos.tensors import DTYPES, Array, datatype_of
-from server.backends.base import Signature, TensorSpec
 from server.errors import InvalidRequest, ServeError
 from server.probe import Profile
 from server.request import InferRequest

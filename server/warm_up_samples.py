@@ -2,10 +2,10 @@
 
 import numpy as np
 
+from optimizer.example_inputs import Recipe, values
+from protos.signature import Signature
 from protos.tensors import DTYPES, Array, decode
-from server.backends.base import Signature
 from server.errors import LoadFailed
-from server.example_inputs import Recipe, values
 from server.model_config import WarmUpInput, WarmUpSample
 
 

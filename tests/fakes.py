@@ -7,8 +7,8 @@ from typing import cast
 
 import numpy as np
 
+from protos.signature import Signature, TensorSpec
 from protos.tensors import Array
-from server.backends.base import Signature, TensorSpec
 from server.errors import LoadFailed
 from server.model_config import VersionSource
 from server.probe import Profile

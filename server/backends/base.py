@@ -1,38 +1,10 @@
 """What the server asks of a framework: describe the tensors, run a batch. Nothing else."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Protocol
 
+from protos.signature import Signature
 from protos.tensors import Array
-
-
-@dataclass(frozen=True, slots=True)
-class TensorSpec:
-    """One input or output of a model, as its clients see it.
-
-    A dimension is an int where it is fixed and the name of a symbolic dimension (never empty)
-    where it is not; equal names are equal lengths within one request. Dimension 0 is the batch
-    where the model batches.
-    """
-
-    name: str
-    datatype: str  # Open Inference name, "FP32"
-    shape: tuple[int | str, ...]
-    optional: bool = False
-
-    @property
-    def wire_shape(self) -> list[int]:
-        """The shape in the protocols' form: -1 for a variable dimension."""
-        return [size if isinstance(size, int) else -1 for size in self.shape]
-
-
-@dataclass(frozen=True, slots=True)
-class Signature:
-    """A model's inputs and outputs, in the model's order."""
-
-    inputs: tuple[TensorSpec, ...]
-    outputs: tuple[TensorSpec, ...]
 
 
 class Backend(Protocol):

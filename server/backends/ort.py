@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 import onnxruntime
 
+from protos.signature import Signature, TensorSpec
 from protos.tensors import DTYPES, Array
 from server.backends import providers
 from server.backends.artifact import Artifact
-from server.backends.base import Signature, TensorSpec
 from server.backends.ort_errors import load_reason, plain_text, start_reason, unsupported_type
 from server.backends.providers import CPU, NAMES, ON_GPU, Choice
 from server.errors import BackendError, InvalidRequest, LoadFailed

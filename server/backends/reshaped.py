@@ -4,8 +4,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from math import prod
 
+from protos.signature import Signature, TensorSpec
 from protos.tensors import Array
-from server.backends.base import Backend, Signature, TensorSpec
+from server.backends.base import Backend
 from server.errors import InvalidRequest
 from server.model_config import ModelConfig, TensorConfig
 

@@ -1,7 +1,7 @@
 """What is known about models, as messages of `protos/models.proto`. Reads only, decides nothing."""
 
 from protos import models_pb2 as pb
-from server.backends.base import TensorSpec
+from protos.signature import TensorSpec
 from server.latency import LatencySummary, Stage
 from server.model_versions import ModelState, VersionStatus
 from server.rpc.batching_settings import max_batch_limit, to_message

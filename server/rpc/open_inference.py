@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 
 from protos.inference import grpc_service_pb2 as pb
-from server.backends.base import TensorSpec
+from protos.signature import TensorSpec
 from server.errors import InvalidRequest, ModelNotReady
 from server.inference import Inference
 from server.registry import Registry

@@ -7,7 +7,7 @@ means that the metadata's shapes begin with a batch dimension and the `dims` her
 from collections.abc import Iterable
 
 from protos.inference import model_config_pb2 as pb
-from server.backends.base import Signature
+from protos.signature import Signature
 from server.batch_policy import BatchSettings, QueuePolicy, TimeoutAction
 from server.model_config import ModelConfig, TensorConfig, VersionPolicy, WarmUpInput, WarmUpSample
 from server.probe import Profile

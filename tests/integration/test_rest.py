@@ -20,8 +20,8 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.parser import text_string_to_metric_families
 from tritonclient.utils import InferenceServerException
 
+from protos.signature import Signature, TensorSpec
 from protos.tensors import Array
-from server.backends.base import Signature, TensorSpec
 from server.batch_policy import BatchSettings, QueuePolicy
 from server.inference import Inference
 from server.loader import LoadedModel

@@ -6,8 +6,9 @@ import numpy as np
 import onnxruntime
 import pytest
 
+from optimizer.runner import Run
+from protos.signature import Signature, TensorSpec
 from protos.tensors import Array
-from server.backends.base import Signature, TensorSpec
 from server.batch_probe import (
     ACCELERATOR,
     CPU,
@@ -17,7 +18,6 @@ from server.batch_probe import (
     mixing_reason,
     shape_reason,
 )
-from server.probe import Run
 from tests import models
 
 

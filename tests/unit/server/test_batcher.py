@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from protos.signature import Signature, TensorSpec
 from protos.tensors import Array
-from server.backends.base import Signature, TensorSpec
 from server.batch_policy import BatchSettings, QueuePolicy, TimeoutAction
 from server.batcher import Batcher
 from server.errors import (

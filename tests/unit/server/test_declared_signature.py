@@ -2,7 +2,7 @@
 
 import pytest
 
-from server.backends.base import Signature, TensorSpec
+from protos.signature import Signature, TensorSpec
 from server.declared_signature import model_signature
 from server.errors import LoadFailed
 from server.model_config import ModelConfig, TensorConfig

@@ -5,8 +5,8 @@ from collections.abc import Mapping
 import numpy as np
 import pytest
 
+from protos.signature import Signature, TensorSpec
 from protos.tensors import Array
-from server.backends.base import Signature, TensorSpec
 from server.errors import BackendError, InvalidRequest
 from server.execution import Part, Plan, run, run_single
 from server.probe import PadPlan

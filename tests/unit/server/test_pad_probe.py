@@ -6,11 +6,11 @@ import numpy as np
 import onnxruntime
 import pytest
 
+from optimizer.example_inputs import Recipe
+from protos.signature import Signature, TensorSpec
 from protos.tensors import Array
-from server.backends.base import Signature, TensorSpec
 from server.backends.ort import read_signature
 from server.batch_probe import CPU
-from server.example_inputs import Recipe
 from server.pad_probe import pad_plan
 from server.probe import PadPlan
 from tests import models

@@ -5,8 +5,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from protos.signature import Signature, TensorSpec
 from protos.tensors import Array
-from server.backends.base import Signature, TensorSpec
 from server.errors import BackendError, InvalidRequest
 from server.probe import PadPlan, Profile
 from server.request import InferRequest

@@ -5,9 +5,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from server.backends.base import Signature, TensorSpec
+from optimizer.example_inputs import make
+from protos.signature import Signature, TensorSpec
 from server.errors import LoadFailed
-from server.example_inputs import make
 from server.model_config import WarmUpInput, WarmUpSample
 from server.warm_up_samples import recipe_of, requests_of
 

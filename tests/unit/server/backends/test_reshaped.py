@@ -5,8 +5,8 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import pytest
 
+from protos.signature import Signature, TensorSpec
 from protos.tensors import Array
-from server.backends.base import Signature, TensorSpec
 from server.backends.reshaped import reshaped
 from server.errors import InvalidRequest
 from server.model_config import ModelConfig, TensorConfig

@@ -6,7 +6,7 @@ import pytest
 from google.protobuf import text_format
 
 from protos.inference import model_config_pb2 as pb
-from server.backends.base import Signature, TensorSpec
+from protos.signature import Signature, TensorSpec
 from server.batch_policy import BatchSettings, QueuePolicy, TimeoutAction
 from server.loader import LoadedModel
 from server.model_config import (

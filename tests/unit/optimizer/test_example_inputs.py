@@ -5,9 +5,9 @@ from collections.abc import Mapping
 import numpy as np
 import pytest
 
+from optimizer.example_inputs import RECIPES, Recipe, find, make
+from protos.signature import Signature, TensorSpec
 from protos.tensors import DTYPES, Array
-from server.backends.base import Signature, TensorSpec
-from server.example_inputs import RECIPES, Recipe, find, make
 
 
 def signature(*inputs: tuple[str, tuple[int | str, ...]]) -> Signature:

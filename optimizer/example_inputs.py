@@ -10,9 +10,9 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from optimizer.runner import Run
+from protos.signature import Signature, TensorSpec
 from protos.tensors import DTYPES, Array
-from server.backends.base import Signature, TensorSpec
-from server.probe import Run
 
 _IMAGE_SYMBOLS = ("height", "width")
 _CHANNELS = (1, 3, 4)

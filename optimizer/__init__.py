@@ -1,0 +1,1 @@
+"""Makes models faster: plan, convert, transform, validate, benchmark, select."""
