@@ -13,14 +13,15 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, normalize
+from torch.utils.data import DataLoader, TensorDataset
 from transformers import BertModel
 
 from loadtests.datasets import MINILM_FOLDER, digits_data, sentences, tokenized
 from protos.tensors import Array
 
-EPOCHS = 6
-BATCH = 64
-LEARNING_RATE = 2e-3
+EPOCHS = 8
+BATCH = 96
+LEARNING_RATE = 1e-3
 
 
 @cache
@@ -29,16 +30,16 @@ def digits_module() -> nn.Module:
     torch.manual_seed(0)
     network = _digits_network()
     images, labels = (torch.from_numpy(array) for array in digits_data()[:2])
+    batches = DataLoader(TensorDataset(images, labels), BATCH, shuffle=True)
     optimizer = torch.optim.AdamW(network.parameters(), LEARNING_RATE)
-    steps = EPOCHS * -(-len(images) // BATCH)
+    steps = EPOCHS * len(batches)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, LEARNING_RATE, total_steps=steps)
-    for _ in range(EPOCHS):
-        for batch in torch.randperm(len(images)).split(BATCH):
-            loss = cross_entropy(network(images[batch]), labels[batch])
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-            schedule.step()
+    for image, label in (batch for _ in range(EPOCHS) for batch in batches):
+        loss = cross_entropy(network(image), label)
+        optimizer.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+        schedule.step()
     return network.eval()
 
 
