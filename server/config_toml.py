@@ -4,8 +4,10 @@ A wrong file fails its own model only: the caller catches `ConfigError` per mode
 """
 
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, cast, get_args
 
+from optimizer.errors import GoalError
+from optimizer.goal import Metric, check_techniques
 from server.batch_policy import QueuePolicy
 from server.model_config import (
     BatchingConfig,
@@ -32,9 +34,10 @@ from server.toml_table import (
 )
 
 PROVIDERS = ("cpu", "cuda", "tensorrt", "openvino")
-METRICS = ("auto", "top1", "f1", "rmse", "r2", "cosine", "relative_error")
+METRICS = get_args(Metric)
 SOURCES = ("file", "sql", "live")
 TABLES = ("batching", "execution", "optimization", "data")
+_ALL: tuple[str, ...] = ()
 
 _milliseconds = number("a number of milliseconds >= 0", lambda value: value >= 0, per=1e3)
 _milliseconds_above_0 = number("a number of milliseconds > 0", lambda value: value > 0, per=1e3)
@@ -100,11 +103,16 @@ def _execution(table: TomlTable) -> ExecutionConfig:
 
 
 def _optimization(table: TomlTable) -> OptimizationConfig:
+    techniques = table.take("techniques", texts(), _ALL)
+    try:
+        check_techniques(techniques)
+    except GoalError as error:
+        raise table.error("techniques", str(error)) from None
     return OptimizationConfig(
         enabled=table.take("enabled", boolean, True),
-        techniques=table.take("techniques", texts(), ()),
+        techniques=techniques,
         accuracy_threshold=table.take("accuracy_threshold", optional(_ratio), None),
-        metric=table.take("metric", one_of(*METRICS), "auto"),
+        metric=cast(Metric, table.take("metric", one_of(*METRICS), "auto")),
         lossless_only=table.take("lossless_only", boolean, False),
     )
 

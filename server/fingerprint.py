@@ -29,6 +29,16 @@ def fingerprint_of_file(path: Path) -> Fingerprint:
     return tuple(sorted(_file(entry) for entry in files if entry.is_file()))
 
 
+def is_unchanged(file: FilePrint) -> bool:
+    """Whether a file still is the one that was seen."""
+    path, *seen = file
+    try:
+        status = os.stat(path)
+    except OSError:
+        return seen[0] == -1
+    return [status.st_size, status.st_mtime_ns, status.st_ino] == seen
+
+
 def _files(folder: str, depth: int) -> Iterator[FilePrint]:
     with os.scandir(folder) as entries:
         for entry in entries:

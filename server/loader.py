@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import TypeVar
 
 from protos.signature import Signature
@@ -22,6 +23,7 @@ from server.backends import Format, format_of
 from server.backends.artifact import Artifact
 from server.backends.base import Backend
 from server.backends.reshaped import reshaped
+from server.backends.stored import format_of_artifact
 from server.batch_policy import BatchSettings
 from server.declared_signature import model_signature
 from server.errors import LoadFailed, ServeError
@@ -115,8 +117,8 @@ class _Loading:
 
     def load(self) -> LoadedModel:
         started = time.monotonic()
-        form = format_of(self._source.path)
-        artifact = _at_low_priority(lambda: form.inspect(self._source.path))
+        form, path = _form(self._source)
+        artifact = _at_low_priority(lambda: form.inspect(path))
         narrow, probed = self._placed(form, artifact)
         if narrow.fallback and narrow.devices == _CPU:
             self._execution = replace(self._execution, providers=_CPU)
@@ -184,12 +186,18 @@ class _Loading:
         Opened at low priority only where it starts no threads: those inherit the priority of the
         thread that creates them, and they serve.
         """
-        threads = self._execution.threads or 1
+        threads = self._execution.threads or self._measured_threads or 1
         starts_none = threads == 1 and form.stays_on_cpu(self._execution)
         with self._plan.memory.admit(self._name, artifact.size_bytes):
             if starts_none:
                 return _at_low_priority(lambda: self._open(form, artifact, threads))
             return self._open(form, artifact, threads)
+
+    @property
+    def _measured_threads(self) -> int | None:
+        """The threads that the artifact was found to run best with, where that was tried."""
+        optimized = self._source.optimized
+        return optimized.artifact.options.get("threads") if optimized else None
 
     def _open(
         self, form: Format, artifact: Artifact, threads: int, *, spins: bool = False
@@ -232,6 +240,14 @@ class _Loading:
         except ServeError as error:
             logger.info("%s gets no session for lone batches: %s", self._name, error)
             return None
+
+
+def _form(source: VersionSource) -> tuple[Format, Path]:
+    """What is to be opened: the version's own file, or the artifact that serves in its place."""
+    if source.optimized is None:
+        return format_of(source.path), source.path
+    artifact = source.optimized.artifact
+    return format_of_artifact(artifact), artifact.path
 
 
 def _clock(form: Format, backend: Backend) -> Callable[[], float]:

@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar, Literal
 
+from optimizer.artifact import Artifact
+from optimizer.goal import Metric
 from server.batch_policy import QueuePolicy
 from server.errors import Code, ServeError
 
@@ -115,7 +117,7 @@ class OptimizationConfig:
     enabled: bool = True
     techniques: tuple[str, ...] = ()  # empty: all that apply
     accuracy_threshold: float | None = None  # ratio to the original; None: the server's
-    metric: str = "auto"
+    metric: Metric = "auto"
     lossless_only: bool = False
 
 
@@ -163,6 +165,14 @@ class ModelConfig:
 
 
 @dataclass(frozen=True, slots=True)
+class Optimized:
+    """An artifact that serves in place of a version's own file, and where it comes from."""
+
+    artifact: Artifact
+    optimization_id: str  # of the job that made it
+
+
+@dataclass(frozen=True, slots=True)
 class VersionSource:
     """One version to open: what a loader is given.
 
@@ -174,3 +184,4 @@ class VersionSource:
     version: int
     path: Path  # the model file
     config: ModelConfig
+    optimized: Optimized | None = None  # to be opened instead of the file

@@ -13,9 +13,10 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
-from server.errors import LoadFailed, ModelNotFound, ModelNotReady, ServeError
+from server.errors import LoadFailed, ModelNotFound, ModelNotReady, ServeError, WrongState
+from server.interchange import difference
 from server.load_plan import LoadPlan, Origin, plan_load
-from server.model_config import VersionSource
+from server.model_config import Optimized, VersionSource
 from server.opening import OpenVersion
 from server.repository import ModelSource
 from server.served import ServedVersion
@@ -32,7 +33,7 @@ class ModelState(StrEnum):
              open                opened
     (new) ──────────► LOADING ─────────────► READY ◄──┐ replaced: the new one opened
                       ▲  │  ▲                 │  │    │ reload failed: the old one serves on
-                 open │  │  │ open            │  └────┘
+                 open │  │  │ open            │  └────┘ exchanged: another form of it serves
                       │  │  └──── UNLOADING ◄─┘ unload
                       │  │ failed     │
                       │  ▼            │ last handle released
@@ -84,13 +85,22 @@ class ModelVersions:
     """All versions of one model."""
 
     def __init__(
-        self, name: str, open_version: OpenVersion, spawn: Spawn, changed: Callable[[], None]
+        self,
+        name: str,
+        open_version: OpenVersion,
+        spawn: Spawn,
+        changed: Callable[[], None],
+        loaded: Callable[[int], None],
     ) -> None:
-        """`changed` is called whenever `serving` is another or a version's health changed."""
+        """`changed` is called whenever `serving` is another or a version's health changed.
+
+        `loaded` is called with the number of a version that serves what was on disk, from now on.
+        """
         self.name = name
         self.serving: dict[int, ServedVersion] = {}
         self.turn = asyncio.Lock()  # held by the caller for the length of a load or unload
-        self._open_version, self._spawn, self._changed = open_version, spawn, changed
+        self._open_version, self._spawn = open_version, spawn
+        self._changed, self._loaded = changed, loaded
         self._versions: dict[int, _Version] = {}
         self.was_tried = False  # a load was asked for, and no unload since
         self.note = ""  # why nothing serves, where no version is known
@@ -132,6 +142,37 @@ class ModelVersions:
             self._unload(number, "not served any more by the version policy", forget=True)
         self._forget_unwanted(wanted)
 
+    def origin(self, number: int) -> Origin | None:
+        """What a version that serves is made from; None where it does not serve."""
+        version = self._versions.get(number)
+        return version.origin if version else None
+
+    async def exchange(self, number: int, origin: Origin, optimized: Optimized | None) -> None:
+        """Lets another form of a version serve: an artifact, or with None its own file.
+
+        What serves goes on until the other one is open and warm; requests it has end on it.
+
+        Raises:
+            WrongState: the version does not serve, or is not what `origin` says any more.
+            LoadFailed: the other form cannot be opened, or clients would notice a difference.
+        """
+        if self.origin(number) != origin:
+            raise WrongState(f"{self._named(number)} has been changed or unloaded since")
+        source = VersionSource(self.name, number, origin.file.path, origin.config, optimized)
+        started = time.monotonic()
+        served = await self._open_version(source)
+        before = self.serving[number]
+        if problem := difference(before, served):
+            served.retire()
+            raise LoadFailed(f"'{served.artifact_id}' cannot stand in: {problem}")
+        served.succeed(before)
+        self._serve(number, served, origin)
+        seconds = time.monotonic() - started
+        logger.info(
+            "%s: '%s' serves in place of '%s', opened in %.2f s",
+            *(self._named(number), served.artifact_id, before.artifact_id, seconds),
+        )
+
     def unload(self, reason: str, forget: bool = False) -> None:
         """Takes no new requests from now on; versions close when their last request ends.
 
@@ -169,6 +210,9 @@ class ModelVersions:
             return ModelNotFound(f"{request} version {number} is not found")
         reason = _why(self._status(number))
         return ModelNotReady(f"{request} version {number} is not at ready state: {reason}")
+
+    def _named(self, number: int) -> str:
+        return f"model '{self.name}' version {number}"
 
     def _status(self, number: int) -> VersionStatus:
         version = self._versions[number]
@@ -212,8 +256,11 @@ class ModelVersions:
             version.fail(reason)
             return reason
         self._serve(number, served, origin)
+        for warning in served.config.warnings:
+            logger.warning("%s: %s", self._named(number), warning)
         seconds = time.monotonic() - started
-        logger.info("model '%s' version %d: loaded in %.2f s", self.name, number, seconds)
+        logger.info("%s: loaded in %.2f s", self._named(number), seconds)
+        self._loaded(number)
         return ""
 
     def _serve(self, number: int, served: ServedVersion, origin: Origin) -> None:
@@ -223,8 +270,6 @@ class ModelVersions:
         version.enter(ModelState.READY)
         served.on_health = self._changed
         self.serving[number] = served
-        for warning in served.config.warnings:
-            logger.warning("model '%s' version %d: %s", self.name, number, warning)
         self._changed()
         if replaced is not None:
             replaced.on_health = _nothing
@@ -241,7 +286,7 @@ class ModelVersions:
 
     async def _end(self, number: int, served: ServedVersion, forget: bool) -> None:
         await served.closed()
-        logger.info("model '%s' version %d: unloaded", self.name, number)
+        logger.info("%s: unloaded", self._named(number))
         version = self._versions.get(number)
         # A load may have come meanwhile: then the version is that load's, not ours.
         if version is None or version.ending is not served:
@@ -286,8 +331,16 @@ def _notes(served: ServedVersion) -> tuple[str, ...]:
     profile = served.profile
     unbatched = f"requests run one by one: {profile.reason}" if profile.reason else ""
     unpadded = f"requests are not padded: {profile.pad_reason}" if profile.pad_reason else ""
-    notes = (profile.fallback, unbatched, unpadded, *served.config.warnings)
+    notes = (_optimized(served), profile.fallback, unbatched, unpadded, *served.config.warnings)
     return tuple(note for note in notes if note)
+
+
+def _optimized(served: ServedVersion) -> str:
+    optimized = served.optimized
+    if optimized is None:
+        return ""
+    techniques = ", ".join(optimized.artifact.techniques)
+    return f"optimized by {optimized.optimization_id}: {techniques}"
 
 
 def _nothing() -> None:

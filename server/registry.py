@@ -21,13 +21,21 @@ from server.errors import (
     ModelNotFound,
     ModelNotReady,
     ServeError,
+    WrongState,
 )
 from server.fingerprint import Fingerprint
-from server.load_plan import settled_changes
+from server.load_plan import Origin, settled_changes
+from server.model_config import Optimized
 from server.model_versions import ModelVersions, VersionStatus, unknown
 from server.opening import OpeningQueue, OpenVersion
 from server.overrides import NO_OVERRIDES, Overrides
-from server.repository import ModelSource, Repository, RepositoryError, is_model_name
+from server.repository import (
+    ModelSource,
+    Repository,
+    RepositoryError,
+    is_as_it_was,
+    is_model_name,
+)
 from server.served import ServedVersion
 
 logger = logging.getLogger(__name__)
@@ -35,6 +43,8 @@ logger = logging.getLogger(__name__)
 T = TypeVar("T")
 Subscriber = Callable[[str, bool], None]
 """Told a model's name and whether it is ready now; called on the loop, must not block."""
+Follower = Callable[[str, int], None]
+"""Told model and version of what begins to serve from disk; called on the loop, must not block."""
 
 _NOT_LOADED = "not loaded"
 _PROGRESS_INTERVAL_S = 5.0  # between two log lines while many models load
@@ -62,6 +72,7 @@ class Registry:
         self._serving: dict[str, dict[int | None, ServedVersion]] = {}
         self._was_ready: dict[str, bool] = {}  # as subscribers were told last
         self._subscribers: list[Subscriber] = []
+        self._followers: list[Follower] = []
         self._loads: set[asyncio.Future[Any]] = set()  # loads and unloads under way
         self._endings: set[asyncio.Future[Any]] = set()  # versions finishing their last requests
         self._acted_on: dict[str, Fingerprint] = {}
@@ -153,6 +164,24 @@ class Registry:
         self._check_control()
         return await asyncio.shield(self._begin(self._unload(model, "unloaded")))
 
+    def origin(self, model: str, version: int) -> Origin | None:
+        """What a version that serves is made from; None where it does not serve."""
+        return self._models[model].origin(version) if model in self._models else None
+
+    async def exchange(
+        self, model: str, version: int, origin: Origin, optimized: Optimized | None
+    ) -> None:
+        """Lets another form of a version serve: an artifact, or with None its own file.
+
+        No request fails or waits for it. A caller that goes away does not stop it.
+
+        Raises:
+            WrongState: the version does not serve, or is not what `origin` says any more.
+            LoadFailed: the other form cannot be opened, or clients would notice a difference.
+        """
+        work = self._exchange(model, version, origin, optimized)
+        await asyncio.shield(self._begin(work))
+
     async def poll_once(self) -> None:
         """One look at the repository: begins to load and unload what changed and came to rest.
 
@@ -206,6 +235,13 @@ class Registry:
         """Has `subscriber` told from now on of each new model, and when its readiness changes."""
         self._subscribers.append(subscriber)
 
+    def follow(self, follower: Follower) -> None:
+        """Has `follower` told from now on of every version that serves what was on disk.
+
+        That is after a load or a reload, not after an exchange.
+        """
+        self._followers.append(follower)
+
     async def close(self) -> None:
         """Ends loads under way, unloads everything; returns when the last request has ended."""
         for load in self._loads:
@@ -219,8 +255,8 @@ class Registry:
 
     def _model(self, name: str) -> ModelVersions:
         if name not in self._models:
-            changed = partial(self._changed, name)
-            self._models[name] = ModelVersions(name, self._open, self._spawn, changed)
+            changed, loaded = partial(self._changed, name), partial(self._loaded, name)
+            self._models[name] = ModelVersions(name, self._open, self._spawn, changed, loaded)
         return self._models[name]
 
     @asynccontextmanager
@@ -262,7 +298,18 @@ class Registry:
             read = self._repository.read
             await _apply(versions, await asyncio.to_thread(read, folder, overrides.config))
         finally:
-            self._spawn(_remove_after(folder.parent, versions.made_from(folder)))
+            self._spawn(_remove_after(folder.parent, partial(versions.made_from, folder)))
+
+    async def _exchange(
+        self, name: str, number: int, origin: Origin, optimized: Optimized | None
+    ) -> None:
+        async with self._turn(name) as versions:
+            if optimized is None and not await asyncio.to_thread(is_as_it_was, origin.file):
+                raise WrongState(
+                    f"the files of model '{name}' version {number} are not the ones it was loaded"
+                    " from any more"
+                )
+            await versions.exchange(number, origin, optimized)
 
     async def _unload(self, name: str, reason: str, forget: bool = False) -> bool:
         async with self._turn(name) as versions:
@@ -286,6 +333,10 @@ class Registry:
                 subscriber(name, is_ready)
         if not versions.turn.locked():
             self._drop_forgotten(name)
+
+    def _loaded(self, name: str, number: int) -> None:
+        for follower in self._followers:
+            follower(name, number)
 
     def _drop_forgotten(self, name: str) -> None:
         if self._models[name].is_forgotten:
@@ -342,8 +393,12 @@ async def _all_done(loads: list[asyncio.Task[None]]) -> None:
             logger.info("loading: %d of %d models done", len(loads) - len(left), len(loads))
 
 
-async def _remove_after(folder: Path, versions: list[ServedVersion]) -> None:
-    """Removes the files of a load call when no version made from them is open any more."""
-    for served in versions:
-        await served.closed()
+async def _remove_after(folder: Path, made_from: Callable[[], list[ServedVersion]]) -> None:
+    """Removes the files of a load call when no version made from them is open any more.
+
+    One that an artifact serves for counts as open: its file may be wanted back.
+    """
+    while versions := made_from():
+        for served in versions:
+            await served.closed()
     await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)

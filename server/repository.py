@@ -21,7 +21,13 @@ from pathlib import Path
 
 from server.config_pbtxt import read_json, read_pbtxt
 from server.config_toml import read_toml
-from server.fingerprint import FilePrint, Fingerprint, fingerprint_of, fingerprint_of_file
+from server.fingerprint import (
+    FilePrint,
+    Fingerprint,
+    fingerprint_of,
+    fingerprint_of_file,
+    is_unchanged,
+)
 from server.formats import (
     FORMATS,
     Unservable,
@@ -143,6 +149,11 @@ class Repository:
         source = read_model(paths[0], self._allow_pickle, known=self._known.get(paths[0]))
         self._known[paths[0]] = source
         return source
+
+
+def is_as_it_was(file: VersionFile) -> bool:
+    """Whether the files a version was read from are still the same ones; blocks."""
+    return all(is_unchanged(each) for each in file.fingerprint)
 
 
 def is_model_name(name: str) -> bool:

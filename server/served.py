@@ -9,6 +9,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import fields, replace
 from functools import partial
 
 from protos.signature import Signature
@@ -20,7 +21,7 @@ from server.execution import Plan
 from server.instance import Instance
 from server.instance_pool import InstancePool
 from server.loader import LoadedModel
-from server.model_config import ModelConfig, VersionSource
+from server.model_config import ModelConfig, Optimized, VersionSource
 from server.probe import Profile
 from server.slots import ComputeSlots
 from server.statistics import VersionStatistics
@@ -36,6 +37,7 @@ class ServedVersion:
         self.model: str = source.model
         self.version: int = source.version
         self.config: ModelConfig = source.config
+        self.optimized: Optimized | None = source.optimized
         self.signature: Signature = loaded.signature
         self.profile: Profile = loaded.profile
         self.loaded = loaded
@@ -75,6 +77,23 @@ class ServedVersion:
     @property
     def memory_bytes(self) -> int:
         return sum(backend.memory_bytes for backend in self.backends)
+
+    def succeed(self, other: "ServedVersion") -> None:
+        """Looks to clients and operators as `other`, whose place it takes, looks to them.
+
+        Its tensors are described in the same words, and what an operator set while the other
+        served is set here too. Call it before the first request comes.
+        """
+        self.signature = other.signature
+        self.validator = Validator(self.model, self.signature, self.profile)
+        before, now = other.loaded.settings, other.batcher.settings
+        kept = {
+            f.name: getattr(now, f.name)
+            for f in fields(now)
+            if getattr(now, f.name) != getattr(before, f.name)
+        }
+        if kept:
+            self.batcher.apply(replace(self.batcher.settings, **kept))
 
     def acquire(self) -> None:
         """Takes a handle."""

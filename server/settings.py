@@ -27,6 +27,7 @@ class _Kind:
     parse: Callable[[Any], Any]
     expects: str
     placeholder: str = ""  # how --help writes the value
+    is_secret: bool = False  # what was given is not shown in messages
 
 
 def _integer(low: int, high: int, expects: str) -> _Kind:
@@ -98,13 +99,26 @@ def _parse_paths(value: Any) -> tuple[Path, ...]:
     return tuple(_parse_path(part) for part in parts)
 
 
+def _parse_databases(value: Any) -> dict[str, str]:
+    """A table from the file; from the environment "name=url" separated by white space."""
+    if isinstance(value, str):
+        pairs = [part.partition("=") for part in value.split()]
+        value = {name: url for name, _, url in pairs}
+    if not isinstance(value, Mapping):
+        raise ValueError
+    return {_parse_text(name): _parse_text(url) for name, url in value.items()}
+
+
 _PORT = _integer(0, 65535, "a port number from 0 to 65535")
 _SECONDS = _number(0, math.inf, "a number of seconds, 0 or more")
 _SECONDS_ABOVE_0 = _number(0, math.inf, "a number of seconds above 0", above=True)
 _SWITCH = _Kind(_parse_switch, "true or false")
 _TEXT = _Kind(_parse_text, "a text that is not empty", "TEXT")
 _PATH = _Kind(_parse_path, "a path", "PATH")
-_PATHS = _Kind(_parse_paths, "a list of paths")
+_PATHS = _Kind(_parse_paths, "a list of paths", f"PATH{os.pathsep}...")
+_DATABASES = _Kind(
+    _parse_databases, "a table of connection URLs by name", "NAME=URL", is_secret=True
+)
 
 
 def available_cores() -> int:
@@ -131,7 +145,7 @@ def _option(
     """A field of `ServeSettings`; one with a `variable` of its own has no flag."""
     notes = {"kind": kind, "meaning": meaning, "variable": variable, "shown": shown_default}
     if callable(default):
-        return field(default_factory=default, metadata=notes)
+        return field(default_factory=default, metadata=notes, repr=not kind.is_secret)
     return field(default=default, metadata=notes)
 
 
@@ -156,7 +170,24 @@ class ServeSettings:
     optimize: str = _option(
         "auto",
         _one_of("auto", "off"),
-        "whether models are optimized while they serve; no effect yet",
+        "whether models are optimized while they serve; with off, only those asked for by request",
+    )
+    artifact_limit_mb: int = _option(
+        10240,
+        _integer(1, 2**40, "whole mebibytes, 1 or more"),
+        "most that stored artifacts may take, in mebibytes; those unused for longest go first",
+    )
+    data_folders: tuple[Path, ...] = _option(
+        (),
+        _PATHS,
+        "folders, besides the repositories, in which a request may name files of validation data",
+        shown_default="none",
+    )
+    databases: Mapping[str, str] = _option(
+        dict,
+        _DATABASES,
+        "connections that validation data may be read from, by name",
+        variable="INFLIGHT_DATABASES",
     )
     load_control: str = _option(
         "all",
@@ -331,7 +362,8 @@ def _parsed(option: "Field[Any]", value: Any, source: str) -> Any:
     try:
         return kind.parse(value)
     except (ValueError, TypeError, OverflowError):
-        raise SettingsError(f"{source}: expected {kind.expects}, got {value!r}") from None
+        shown = "something else" if kind.is_secret else repr(value)
+        raise SettingsError(f"{source}: expected {kind.expects}, got {shown}") from None
 
 
 def _read_toml(text: str, file_name: str) -> dict[str, Any]:

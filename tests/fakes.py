@@ -80,8 +80,13 @@ class FakeVersion:
 
     def __init__(self, source: VersionSource) -> None:
         self.model, self.version, self.config = source.model, source.version, source.config
-        self.content = source.path.read_bytes() if source.path.is_file() else b""
+        self.optimized = source.optimized
+        path = source.path if source.optimized is None else source.optimized.artifact.path
+        self.content = path.read_bytes() if path.is_file() else b""
+        self.artifact_id = f"fake-{self.content.decode()}"
+        self.signature = row_signature(3 if self.content == b"wider" else 2)
         self.profile = Profile(batchable=True)
+        self.succeeded: object = None
         self.problem = ""
         self.on_health: Callable[[], None] = lambda: None
         self.handles = 0
@@ -95,6 +100,9 @@ class FakeVersion:
     @property
     def is_closed(self) -> bool:
         return self._closed.is_set()
+
+    def succeed(self, other: object) -> None:
+        self.succeeded = other
 
     def acquire(self) -> None:
         self.handles += 1

@@ -175,6 +175,17 @@ def test_versions(tmp_path: Path, text: str, policy: VersionPolicy) -> None:
             id="percent for a ratio",
         ),
         pytest.param(
+            '[optimization]\ntechniques = ["graph", "int8_dynamc"]',
+            ", line 2: [optimization] techniques: unknown technique 'int8_dynamc', the nearest is"
+            " 'int8_dynamic'",
+            id="unknown technique",
+        ),
+        pytest.param(
+            '[optimization]\ntechniques = ["pruning"]',
+            "technique 'pruning' is not available in this version",
+            id="technique that is not there yet",
+        ),
+        pytest.param(
             '[data]\nsource = "file"', 'source: "file" needs the key path', id="file, no path"
         ),
         pytest.param(

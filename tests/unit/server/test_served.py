@@ -1,6 +1,7 @@
 """Handles keep a version alive; a broken instance shows until the model answers again."""
 
 import asyncio
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -132,3 +133,16 @@ async def test_a_hung_instance_shows_until_the_model_answers_again(has_example: 
     await answered.wait()
     assert problems == [problems[0], ""]
     served.retire()
+
+
+async def test_a_successor_keeps_what_an_operator_set_and_takes_the_rest_as_it_is() -> None:
+    before, after = serve(FakeBackend()), serve(FakeBackend())
+    settings = before.batcher.settings
+    before.batcher.apply(replace(settings, window_s=0.005))
+    after.batcher.apply(replace(settings, max_batch=16))
+    after.succeed(before)
+    assert after.batcher.settings.window_s == 0.005
+    assert after.batcher.settings.max_batch == 16
+    assert after.signature is before.signature
+    before.retire()
+    after.retire()

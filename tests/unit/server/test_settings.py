@@ -204,3 +204,23 @@ def test_help_shows_every_default_and_variable(capsys: pytest.CaptureFixture[str
 )
 def test_cpu_quota_of_a_container_counts_as_whole_cores(cpu_max: str, cores: int) -> None:
     assert cores_of_quota(cpu_max) == cores
+
+
+def test_databases_are_named_in_the_file_or_the_environment_and_never_shown() -> None:
+    text = '[databases]\ndefault = "postgresql://user:secret@host/db"'
+    settings = load_settings({}, {}, text)
+    assert settings.databases == {"default": "postgresql://user:secret@host/db"}
+    assert "secret" not in repr(settings)
+    environ = {"INFLIGHT_DATABASES": "default=sqlite:///a.db other=sqlite:///b.db?x=1"}
+    assert load_settings({}, environ, text).databases == {
+        "default": "sqlite:///a.db",
+        "other": "sqlite:///b.db?x=1",
+    }
+    with pytest.raises(SettingsError, match="databases") as error:
+        load_settings({}, {}, 'databases = ["postgresql://user:secret@host/db"]')
+    assert "secret" not in str(error.value)
+
+
+def test_folders_of_data_are_separated_as_in_path() -> None:
+    flags = parse_flags("--data-folders", "/a:/b")
+    assert load_settings(flags, {}).data_folders == (Path("/a"), Path("/b"))
