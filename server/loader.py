@@ -20,8 +20,8 @@ from protos.tensors import Array
 from server import profiling
 from server.allocator import return_free_memory
 from server.backends import Format, format_of
-from server.backends.artifact import Artifact
 from server.backends.base import Backend
+from server.backends.model_file import ModelFile
 from server.backends.reshaped import reshaped
 from server.backends.stored import format_of_artifact
 from server.batch_policy import BatchSettings
@@ -118,11 +118,11 @@ class _Loading:
     def load(self) -> LoadedModel:
         started = time.monotonic()
         form, path = _form(self._source)
-        artifact = _at_low_priority(lambda: form.inspect(path))
-        narrow, probed = self._placed(form, artifact)
+        file = _at_low_priority(lambda: form.inspect(path))
+        narrow, probed = self._placed(form, file)
         if narrow.fallback and narrow.devices == _CPU:
             self._execution = replace(self._execution, providers=_CPU)
-        wide = self._wide(narrow, probed, artifact, form)
+        wide = self._wide(narrow, probed, file, form)
         load_s = time.monotonic() - started
         profile = replace(probed.profile, load_s=load_s, fallback=narrow.fallback)
         if profile.reason:
@@ -143,18 +143,18 @@ class _Loading:
     def _name(self) -> str:
         return f"model '{self._source.model}' version {self._source.version}"
 
-    def _placed(self, form: Format, artifact: Artifact) -> tuple[Backend, Probed]:
+    def _placed(self, form: Format, file: ModelFile) -> tuple[Backend, Probed]:
         """The session that all instances share, and what running it showed.
 
         A device that starts may still fail at every run, for want of a library or of kernels for
         it: a model that the CPU answers is moved there, where that is allowed.
         """
-        narrow = self._narrow(form, artifact)
-        probed = self._probe(form, narrow, artifact)
+        narrow = self._narrow(form, file)
+        probed = self._probe(form, narrow, file)
         allowed = self._execution.providers
         if probed.example or narrow.devices == _CPU or not (allowed is None or "cpu" in allowed):
             return narrow, probed
-        on_cpu = self._on_cpu(form, artifact)
+        on_cpu = self._on_cpu(form, file)
         if on_cpu is None:
             return narrow, probed
         narrow.close()
@@ -163,24 +163,24 @@ class _Loading:
         on_cpu[0].fallback = fallback
         return on_cpu
 
-    def _on_cpu(self, form: Format, artifact: Artifact) -> tuple[Backend, Probed] | None:
+    def _on_cpu(self, form: Format, file: ModelFile) -> tuple[Backend, Probed] | None:
         """The same on the CPU; None where that answers no example either."""
         asked, self._execution = self._execution, replace(self._execution, providers=_CPU)
-        backend = self._narrow(form, artifact)
-        probed = self._probe(form, backend, artifact)
+        backend = self._narrow(form, file)
+        probed = self._probe(form, backend, file)
         if probed.example:
             return backend, probed
         backend.close()
         self._execution = asked
         return None
 
-    def _probe(self, form: Format, backend: Backend, artifact: Artifact) -> Probed:
+    def _probe(self, form: Format, backend: Backend, file: ModelFile) -> Probed:
         clock = _clock(form, backend)
         return _at_low_priority(
-            lambda: profiling.probe(backend, self._config, artifact, self._plan.probe_s, clock)
+            lambda: profiling.probe(backend, self._config, file, self._plan.probe_s, clock)
         )
 
-    def _narrow(self, form: Format, artifact: Artifact) -> Backend:
+    def _narrow(self, form: Format, file: ModelFile) -> Backend:
         """A session of the threads of one instance.
 
         Opened at low priority only where it starts no threads: those inherit the priority of the
@@ -188,10 +188,10 @@ class _Loading:
         """
         threads = self._execution.threads or self._measured_threads or 1
         starts_none = threads == 1 and form.stays_on_cpu(self._execution)
-        with self._plan.memory.admit(self._name, artifact.size_bytes):
+        with self._plan.memory.admit(self._name, file.size_bytes):
             if starts_none:
-                return _at_low_priority(lambda: self._open(form, artifact, threads))
-            return self._open(form, artifact, threads)
+                return _at_low_priority(lambda: self._open(form, file, threads))
+            return self._open(form, file, threads)
 
     @property
     def _measured_threads(self) -> int | None:
@@ -199,10 +199,8 @@ class _Loading:
         optimized = self._source.optimized
         return optimized.artifact.options.get("threads") if optimized else None
 
-    def _open(
-        self, form: Format, artifact: Artifact, threads: int, *, spins: bool = False
-    ) -> Backend:
-        backend = form.open(artifact, self._execution, threads, spins=spins)
+    def _open(self, form: Format, file: ModelFile, threads: int, *, spins: bool = False) -> Backend:
+        backend = form.open(file, self._execution, threads, spins=spins)
         self._opened.callback(backend.close)
         backend.signature = model_signature(self._config, backend.signature)
         return reshaped(backend, self._config)
@@ -216,7 +214,7 @@ class _Loading:
         return max(1, self._plan.threads // narrow.threads)
 
     def _wide(
-        self, narrow: Backend, probed: Probed, artifact: Artifact, form: Format
+        self, narrow: Backend, probed: Probed, file: ModelFile, form: Format
     ) -> Backend | None:
         """A session of all planned threads, where it is measured to answer a lone batch sooner.
 
@@ -229,9 +227,9 @@ class _Loading:
         if probed.profile.curve[0].fastest_s < _WIDE_FROM_S:
             return None
         try:
-            with self._plan.memory.admit(self._name, artifact.size_bytes), ExitStack() as attempt:
+            with self._plan.memory.admit(self._name, file.size_bytes), ExitStack() as attempt:
                 # It runs only while nothing else computes, so spinning takes from nobody.
-                wide = self._open(form, artifact, self._plan.threads, spins=True)
+                wide = self._open(form, file, self._plan.threads, spins=True)
                 attempt.callback(wide.close)
                 if not _at_low_priority(lambda: _pays(wide, probed)):
                     return None

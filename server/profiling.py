@@ -15,8 +15,8 @@ from optimizer.runner import Run
 from protos.signature import Signature
 from protos.tensors import Array
 from server import batch_probe, latency_curve, pad_probe
-from server.backends.artifact import Artifact
 from server.backends.base import Backend
+from server.backends.model_file import ModelFile
 from server.batch_probe import Tolerance
 from server.errors import LoadFailed, ServeError
 from server.latency_curve import AUTO_LIMIT, Clock
@@ -48,7 +48,7 @@ def runner(backend: Backend) -> Run:
 def probe(
     backend: Backend,
     config: ModelConfig,
-    artifact: Artifact,
+    file: ModelFile,
     budget_s: float,
     clock: Clock = time.perf_counter,
 ) -> Probed:
@@ -67,7 +67,7 @@ def probe(
         return Probed(_unprobed(config, signature, error), {}, failure=error)
     example = example_inputs.make(signature, recipe, rows)
     backend.signature = signature = _with_seen_ranks(signature, run(example))
-    tolerance = _tolerance(backend, artifact)
+    tolerance = _tolerance(backend, file)
     return _Probe(run, signature, config, recipe, tolerance, budget_s, clock).probe(example)
 
 
@@ -213,8 +213,8 @@ def _max_batch(config: ModelConfig, curve: tuple[CurvePoint, ...], limit: int) -
     return latency_curve.choose(curve, limit)
 
 
-def _tolerance(backend: Backend, artifact: Artifact) -> Tolerance:
-    if artifact.is_dynamically_quantized:
+def _tolerance(backend: Backend, file: ModelFile) -> Tolerance:
+    if file.is_dynamically_quantized:
         return batch_probe.DYNAMIC_QUANTIZATION
     return batch_probe.CPU if backend.devices == ("cpu",) else batch_probe.ACCELERATOR
 

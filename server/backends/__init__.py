@@ -5,20 +5,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from server.backends.artifact import Artifact, inspect_onnx
 from server.backends.base import Backend
+from server.backends.model_file import ModelFile, inspect_onnx
 from server.errors import LoadFailed
 from server.model_config import ExecutionConfig
 
 
 class OpenBackend(Protocol):
-    """Opens an artifact with so many compute threads. Raises LoadFailed.
+    """Opens a model file with so many compute threads. Raises LoadFailed.
 
     `spins`: during a run its threads wait for each other by spinning, where the framework can.
     """
 
     def __call__(
-        self, artifact: Artifact, execution: ExecutionConfig, threads: int, *, spins: bool = False
+        self, file: ModelFile, execution: ExecutionConfig, threads: int, *, spins: bool = False
     ) -> Backend: ...
 
 
@@ -30,19 +30,19 @@ def _is_told_to_stay(execution: ExecutionConfig) -> bool:
 class Format:
     """How files of one kind are looked into and opened."""
 
-    inspect: Callable[[Path], Artifact]
+    inspect: Callable[[Path], ModelFile]
     open: OpenBackend
     is_run_by_caller: bool = False  # with one thread, `run` computes on the thread that calls it
     stays_on_cpu: Callable[[ExecutionConfig], bool] = _is_told_to_stay
 
 
 def _open_onnx(
-    artifact: Artifact, execution: ExecutionConfig, threads: int, *, spins: bool = False
+    file: ModelFile, execution: ExecutionConfig, threads: int, *, spins: bool = False
 ) -> Backend:
     # Imported when it is needed: the registry knows formats, and frameworks are large.
     from server.backends.ort import open_onnx  # noqa: PLC0415
 
-    return open_onnx(artifact, execution, threads, spins=spins)
+    return open_onnx(file, execution, threads, spins=spins)
 
 
 def _onnx_stays_on_cpu(execution: ExecutionConfig) -> bool:

@@ -13,7 +13,7 @@ import onnxruntime
 from protos.signature import Signature, TensorSpec
 from protos.tensors import DTYPES, Array
 from server.backends import providers
-from server.backends.artifact import Artifact
+from server.backends.model_file import ModelFile
 from server.backends.ort_errors import load_reason, plain_text, start_reason, unsupported_type
 from server.backends.providers import CPU, NAMES, ON_GPU, Choice
 from server.errors import BackendError, InvalidRequest, LoadFailed
@@ -55,7 +55,7 @@ class OrtBackend:
     def __init__(
         self,
         session: Any,
-        artifact: Artifact,
+        file: ModelFile,
         signature: Signature,
         *,
         device: str,
@@ -63,11 +63,11 @@ class OrtBackend:
         fallback: str = "",
     ) -> None:
         self.signature = signature
-        self.artifact_id = artifact.artifact_id
+        self.artifact_id = file.artifact_id
         self.fallback = fallback
         self.devices: tuple[str, ...] = (device,)
         self.threads = threads
-        self.memory_bytes = artifact.size_bytes
+        self.memory_bytes = file.size_bytes
         self._session = session
         # The binding's own call: the Python wrapper around it, which checks the names of the
         # inputs again, costs as much as a tiny model's run.
@@ -109,7 +109,7 @@ class OrtBackend:
 
 
 def open_onnx(
-    artifact: Artifact,
+    file: ModelFile,
     execution: ExecutionConfig,
     threads: int,
     runtime: Any = onnxruntime,
@@ -134,7 +134,7 @@ def open_onnx(
     if any(name in ON_GPU for name, _ in choices):
         providers.load_libraries(runtime)
     make_options = partial(_session_options, execution, threads, runtime, spins=spins)
-    session, failed = _start(artifact, make_options, choices, runtime)
+    session, failed = _start(file, make_options, choices, runtime)
     missing |= failed
     for name in names:
         if name not in missing and NAMES[name] not in session.get_providers():
@@ -142,12 +142,10 @@ def open_onnx(
             missing[name] = why or f"{NAMES[name]} did not start"
     used, fallback = _used(names, missing)
     if fallback:
-        logger.warning("'%s' %s", artifact.path, fallback)
+        logger.warning("'%s' %s", file.path, fallback)
     device = f"cuda:{providers.gpu(execution)}" if used in ON_GPU else "cpu"
     signature = read_signature(session)
-    return OrtBackend(
-        session, artifact, signature, device=device, threads=threads, fallback=fallback
-    )
+    return OrtBackend(session, file, signature, device=device, threads=threads, fallback=fallback)
 
 
 def stays_on_cpu(execution: ExecutionConfig) -> bool:
@@ -156,7 +154,7 @@ def stays_on_cpu(execution: ExecutionConfig) -> bool:
 
 
 def _start(
-    artifact: Artifact,
+    file: ModelFile,
     make_options: Callable[[], Any],
     choices: Sequence[Choice],
     runtime: Any,
@@ -173,18 +171,18 @@ def _start(
     for first, (name, _) in enumerate(choices):
         try:
             session = runtime.InferenceSession(
-                str(artifact.path),
+                str(file.path),
                 sess_options=make_options(),  # a provider that failed may have added to its own
                 providers=[(NAMES[name], options) for name, options in choices[first:]],
                 enable_fallback=0,
             )
         except Exception as error:
-            logger.info("'%s': ONNX Runtime: %s", artifact.path, error)
+            logger.info("'%s': ONNX Runtime: %s", file.path, error)
             failed[name] = providers.missing_library(name, runtime) or start_reason(error)
             cause = error
         else:
             return session, failed
-    reason = load_reason(artifact.path, cause, f"ONNX Runtime {runtime.__version__}")
+    reason = load_reason(file.path, cause, f"ONNX Runtime {runtime.__version__}")
     models = failed.pop(CPU)
     devices = {name: text for name, text in failed.items() if text != models}
     raise LoadFailed(f"{reason} ({_listed(devices)})" if devices else reason) from cause

@@ -2,25 +2,25 @@
 
 from pathlib import Path
 
-from optimizer.artifact import Artifact as StoredArtifact
+from optimizer.artifact import Artifact
 from optimizer.errors import Unavailable
 from server.backends import Format, format_of
-from server.backends.artifact import Artifact
 from server.backends.base import Backend
+from server.backends.model_file import ModelFile
 from server.backends.opener import open_artifact
 from server.errors import LoadFailed
 from server.model_config import ExecutionConfig
 
 
-def format_of_artifact(stored: StoredArtifact) -> Format:
+def format_of_artifact(stored: Artifact) -> Format:
     """How one artifact is looked into and opened: as its manifest says, whatever is configured."""
     on_cpu = _stays_on_cpu(stored)
 
-    def inspect(path: Path) -> Artifact:
-        return Artifact(path, stored.artifact_id, stored.size_bytes, _shares_scales(stored))
+    def inspect(path: Path) -> ModelFile:
+        return ModelFile(path, stored.artifact_id, stored.size_bytes, _shares_scales(stored))
 
     def open_(
-        artifact: Artifact, execution: ExecutionConfig, threads: int, *, spins: bool = False
+        file: ModelFile, execution: ExecutionConfig, threads: int, *, spins: bool = False
     ) -> Backend:
         try:
             backend = open_artifact(stored, threads)
@@ -33,11 +33,11 @@ def format_of_artifact(stored: StoredArtifact) -> Format:
     return Format(inspect, open_, is_run_by_caller, lambda _: on_cpu)
 
 
-def _stays_on_cpu(stored: StoredArtifact) -> bool:
+def _stays_on_cpu(stored: Artifact) -> bool:
     return stored.runtime == "onnxruntime" and list(stored.options.get("providers", ())) == ["cpu"]
 
 
-def _shares_scales(stored: StoredArtifact) -> bool:
+def _shares_scales(stored: Artifact) -> bool:
     """Whether the rows of a batch share a quantization scale, as the file itself tells."""
     return (
         stored.path.suffix == ".onnx"

@@ -12,8 +12,8 @@ import pytest
 from protos.tensors import Array
 from server import latency_curve
 from server.backends import FORMATS, Format
-from server.backends.artifact import Artifact
 from server.backends.base import Backend
+from server.backends.model_file import ModelFile
 from server.batch_policy import QueuePolicy
 from server.errors import BackendError, LoadFailed
 from server.loader import NICENESS, LoadPlan, batch_settings, load
@@ -49,7 +49,7 @@ class Opener:
         self.cost_s: Mapping[int, float] = {}  # threads -> what a run takes
 
     def open(
-        self, artifact: Artifact, execution: ExecutionConfig, threads: int, *, spins: bool = False
+        self, file: ModelFile, execution: ExecutionConfig, threads: int, *, spins: bool = False
     ) -> Backend:
         self.threads.append(threads)
         self.spins.append(spins)
@@ -74,7 +74,7 @@ class Opener:
 @pytest.fixture
 def opener(monkeypatch: pytest.MonkeyPatch) -> Iterator[Opener]:
     fake = Opener()
-    table = Format(lambda path: Artifact(path, "fake-1", path.stat().st_size), fake.open)
+    table = Format(lambda path: ModelFile(path, "fake-1", path.stat().st_size), fake.open)
     monkeypatch.setitem(FORMATS, ".fake", table)
     yield fake
 

@@ -14,7 +14,7 @@ from onnx import helper
 
 from protos.tensors import DTYPES
 from server.backends import format_of
-from server.backends.artifact import inspect_onnx
+from server.backends.model_file import inspect_onnx
 from server.backends.ort import OrtBackend, open_onnx
 from server.errors import BackendError, InvalidRequest, LoadFailed
 from server.model_config import ExecutionConfig

@@ -18,7 +18,7 @@ _OVERLAP = 2**8  # longest thing searched for
 
 
 @dataclass(frozen=True, slots=True)
-class Artifact:
+class ModelFile:
     """One stored model: its identity and its size."""
 
     path: Path
@@ -27,7 +27,7 @@ class Artifact:
     is_dynamically_quantized: bool = False  # rows of a batch share their quantization scale
 
 
-def inspect_onnx(path: Path) -> Artifact:
+def inspect_onnx(path: Path) -> ModelFile:
     """Reads an ONNX file and its external data once, for its identity.
 
     Files that it refers to and that are missing are left for the framework to report.
@@ -51,7 +51,7 @@ def inspect_onnx(path: Path) -> Artifact:
         with file.open("rb") as content:
             digest.update(hashlib.file_digest(content, "sha256").digest())
     size_bytes = sum(file.stat().st_size for file in (path, *external))
-    return Artifact(path, f"onnx-{digest.hexdigest()[:12]}", size_bytes, is_dynamic)
+    return ModelFile(path, f"onnx-{digest.hexdigest()[:12]}", size_bytes, is_dynamic)
 
 
 def _chunks(path: Path) -> Iterator[tuple[bytes, bytes]]:
