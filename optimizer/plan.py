@@ -5,13 +5,14 @@ a rule only has to be right about what is not worth the time.
 """
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 from optimizer.artifact import Runtime
 from optimizer.candidate import Candidate, Outcome, State, Step
 from optimizer.device import Device
 from optimizer.goal import Goal
+from optimizer.passes.graph_facts import GraphFacts
 from optimizer.source import Framework
 
 LEVELS = ("disable", "basic", "extended", "all")
@@ -31,40 +32,8 @@ class ModelFacts:
     """What of a model decides which candidates make sense."""
 
     framework: Framework
-    has_onnx: bool = True  # given as ONNX, or converted and found the same
-    opset: int = 0
-    ops: Mapping[str, int] = field(default_factory=dict)  # nodes by operator, subgraphs included
-    quantizable: int = 0  # weights of convolutions, matrix products and recurrent cells
-    parameters: int = 0
+    graph: GraphFacts | None  # of its ONNX form; None: it has none, or one that is not the same
     levels: tuple[str, ...] = LEVELS  # those whose graphs differ from each other
-    is_quantized: bool = False  # holds 8-bit arithmetic already
-
-    @property
-    def convolutions(self) -> int:
-        return self.ops.get("Conv", 0) + self.ops.get("ConvTranspose", 0)
-
-    @property
-    def products(self) -> int:
-        return sum(self.ops.get(name, 0) for name in ("MatMul", "Gemm", "Attention", "QAttention"))
-
-    @property
-    def is_transformer(self) -> bool:
-        """Its activations have outliers that plain static quantization cuts off."""
-        attends = self.ops.get("Softmax", 0) > 0 or self.ops.get("Attention", 0) > 0
-        normalizes = any(
-            self.ops.get(name, 0)
-            for name in ("LayerNormalization", "SimplifiedLayerNormalization", "RMSNormalization")
-        )
-        return self.products > self.convolutions and attends and (normalizes or self.products > 4)
-
-    @property
-    def is_worth_quantizing(self) -> bool:
-        return self.quantizable >= _WORTH_QUANTIZING and not self.is_quantized
-
-    @property
-    def is_classical(self) -> bool:
-        """Trees and the like: operators of ai.onnx.ml, or texts, that only ONNX Runtime has."""
-        return any(name.startswith("ai.onnx.ml.") for name in self.ops)
 
 
 def baseline(facts: ModelFacts) -> Candidate:
@@ -80,15 +49,16 @@ def candidates(facts: ModelFacts, device: Device, goal: Goal, has_data: bool) ->
 
     What the goal excludes is not listed at all. The baseline is not among them.
     """
-    if not facts.has_onnx:
+    graph = facts.graph
+    if graph is None:
         return []
     found = [
         *_plain(facts),
-        *_levels(facts, goal),
-        *_openvino(facts, goal),
-        *_quantized(facts, goal),
-        *_half(facts, goal),
-        *_on_gpu(facts),
+        *_levels(facts, graph, goal),
+        *_openvino(graph, goal),
+        *_quantized(graph, goal),
+        *_half(graph, goal),
+        *_on_gpu(graph),
     ]
     wanted = [candidate for candidate in found if _is_wanted(candidate, goal)]
     outcomes = [_outcome(candidate, device, has_data) for candidate in wanted]
@@ -133,7 +103,7 @@ def _plain(facts: ModelFacts) -> Iterator[Candidate]:
         yield Candidate("converted, ONNX Runtime", (), "onnxruntime", _ORT, ("onnx_conversion",))
 
 
-def _levels(facts: ModelFacts, goal: Goal) -> Iterator[Candidate]:
+def _levels(facts: ModelFacts, graph: GraphFacts, goal: Goal) -> Iterator[Candidate]:
     levels = [level for level in facts.levels if level != "all"]
     # Fused kernels are slower for some models, a change of layout pays for others: the two ends
     # tell most.
@@ -141,14 +111,14 @@ def _levels(facts: ModelFacts, goal: Goal) -> Iterator[Candidate]:
         options = {"graph_level": level}
         name = f"graph level {level}, ONNX Runtime"
         yield Candidate(name, (), "onnxruntime", options, ("graph",), rank=1)
-    if not goal.is_quick and not facts.is_classical:
+    if not goal.is_quick and not graph.is_classical:
         steps = (Step("cleanup"),)
         name = "cleaned graph, ONNX Runtime"
         yield Candidate(name, steps, "onnxruntime", _ORT, ("graph",), rank=3)
 
 
-def _openvino(facts: ModelFacts, goal: Goal) -> Iterator[Candidate]:
-    if facts.is_classical or facts.is_quantized:
+def _openvino(graph: GraphFacts, goal: Goal) -> Iterator[Candidate]:
+    if graph.is_classical or graph.is_quantized:
         return
     if not goal.is_quick:
         steps = (Step("openvino_ir", {"compress": "none"}),)
@@ -157,31 +127,33 @@ def _openvino(facts: ModelFacts, goal: Goal) -> Iterator[Candidate]:
     yield _lossy("bf16, OpenVINO", steps, "bf16", "openvino", _BF16, rank=5)
 
 
-def _quantized(facts: ModelFacts, goal: Goal) -> Iterator[Candidate]:
-    if not facts.is_worth_quantizing:
+def _quantized(graph: GraphFacts, goal: Goal) -> Iterator[Candidate]:
+    if graph.quantizable < _WORTH_QUANTIZING or graph.is_quantized:
         return
-    yield from _dynamic(facts)
-    yield from _static(facts, goal)
+    yield from _dynamic(graph)
+    yield from _static(graph, goal)
     if goal.is_quick and not goal.techniques:
         return
-    yield from _weights(facts)
-    yield from _four_bits(facts, goal)
-    if not facts.is_classical:
+    yield from _weights(graph)
+    yield from _four_bits(graph, goal)
+    if not graph.is_classical:
         steps, technique = (Step("int8_smoothquant"),), "int8_smoothquant"
         name = "int8 with SmoothQuant, OpenVINO"
         yield _lossy(name, steps, technique, "openvino", _F32, calibrates=True, rank=20)
 
 
-def _dynamic(facts: ModelFacts) -> Iterator[Candidate]:
+def _dynamic(graph: GraphFacts) -> Iterator[Candidate]:
     # Convolutions become seven times slower by it; the pass leaves them out, so it pays only
     # where matrix products are what the model is made of.
-    if facts.products > facts.convolutions:
+    if graph.product_share > 0.5:
         steps, technique = (Step("int8_dynamic"),), "int8_dynamic"
         yield _lossy("int8 dynamic, ONNX Runtime", steps, technique, "onnxruntime", _ORT, rank=10)
 
 
-def _static(facts: ModelFacts, goal: Goal) -> Iterator[Candidate]:
-    if facts.is_transformer and "int8_static" not in goal.techniques:
+def _static(graph: GraphFacts, goal: Goal) -> Iterator[Candidate]:
+    # Attention has outliers that fixed ranges cut off: a cosine of 0.64 where 0.99 is asked.
+    is_hopeless = graph.has_attention and graph.convolution_share < 0.5
+    if is_hopeless and "int8_static" not in goal.techniques:
         return
     for method in ("minmax",) if goal.is_quick else ("minmax", "entropy", "percentile"):
         kind = "" if method == "minmax" else f" ({method})"
@@ -190,37 +162,37 @@ def _static(facts: ModelFacts, goal: Goal) -> Iterator[Candidate]:
         yield _lossy(name, steps, technique, "onnxruntime", _ORT, calibrates=True, rank=rank)
 
 
-def _weights(facts: ModelFacts) -> Iterator[Candidate]:
-    if not facts.products:
+def _weights(graph: GraphFacts) -> Iterator[Candidate]:
+    if not graph.product_share:
         return
     technique = "weight_only_int8"
     steps = (Step("weight_only", {"bits": 8, "method": "rtn", "accuracy_level": 4}),)
     yield _lossy("8-bit weights, ONNX Runtime", steps, technique, "onnxruntime", _ORT, rank=13)
-    if not facts.is_classical:
+    if not graph.is_classical:
         steps = (Step("openvino_weights_int8"),)
         name = "8-bit weights and bf16, OpenVINO"
         yield _lossy(name, steps, technique, "openvino", _BF16, rank=14)
 
 
-def _four_bits(facts: ModelFacts, goal: Goal) -> Iterator[Candidate]:
+def _four_bits(graph: GraphFacts, goal: Goal) -> Iterator[Candidate]:
     # They do not pass a gate on models that a CPU serves, so they are tried for their size only.
     asked = goal.precision == "int4" or "weight_only_int4" in goal.techniques
-    for method in ("rtn", "hqq") if asked and facts.products else ():
+    for method in ("rtn", "hqq") if asked and graph.product_share else ():
         steps = (Step("weight_only", {"bits": 4, "method": method, "accuracy_level": 4}),)
         name = f"4-bit weights ({method}), ONNX Runtime"
         yield _lossy(name, steps, "weight_only_int4", "onnxruntime", _ORT, rank=16)
 
 
-def _half(facts: ModelFacts, goal: Goal) -> Iterator[Candidate]:
+def _half(graph: GraphFacts, goal: Goal) -> Iterator[Candidate]:
     # ONNX Runtime casts half-precision weights back on a CPU: half the size at the same speed.
     asked = goal.precision == "fp16" or "fp16" in goal.techniques
-    if asked and not facts.is_classical:
+    if asked and not graph.is_classical:
         steps = (Step("fp16"),)
         yield _lossy("fp16, ONNX Runtime", steps, "fp16", "onnxruntime", _ORT, rank=6)
 
 
-def _on_gpu(facts: ModelFacts) -> Iterator[Candidate]:
-    if facts.is_classical:
+def _on_gpu(graph: GraphFacts) -> Iterator[Candidate]:
+    if graph.is_classical:
         return
     yield Candidate("CUDA, ONNX Runtime", (), "onnxruntime", _CUDA, ("graph",), rank=7)
     steps = (Step("fp16"),)

@@ -5,6 +5,7 @@ import pytest
 from optimizer.candidate import Candidate, State, Step
 from optimizer.device import Device, Gpu
 from optimizer.goal import Goal
+from optimizer.passes.graph_facts import GraphFacts
 from optimizer.plan import ModelFacts, baseline, candidates, precision_of, retry, with_threads
 
 LIBRARIES = {"onnxruntime": "1.31.1", "openvino": "2026.4.1", "nncf": "3.4.0"}
@@ -12,13 +13,52 @@ CPU = Device("EPYC", 2, 24_000, ("avx512_vnni", "avx512_bf16"), versions=LIBRARI
 GPU = replace(
     CPU, gpus=(Gpu("H200", 140_000, "9.0", "580.1"),), versions={"onnxruntime-gpu": "1.31.1"}
 )
-CNN = ModelFacts("onnx", ops={"Conv": 3, "Gemm": 2, "Relu": 4}, quantizable=800_000)
-ENCODER = ModelFacts(
-    "onnx", ops={"MatMul": 48, "Softmax": 6, "LayerNormalization": 13}, quantizable=20_000_000
+
+
+def graph_of(
+    ops: dict[str, int],
+    *,
+    multiply_adds: dict[str, int] | None = None,
+    quantizable: int = 0,
+    is_quantized: bool = False,
+    has_attention: bool = False,
+) -> GraphFacts:
+    return GraphFacts(
+        opset=17,
+        ops=ops,
+        parameters=quantizable,
+        quantizable=quantizable,
+        multiply_adds=multiply_adds or {},
+        dtypes={"FLOAT": quantizable},
+        inputs={"x": "FLOAT"},
+        outputs={"y": "FLOAT"},
+        is_quantized=is_quantized,
+        has_attention=has_attention,
+        has_external_data=False,
+    )
+
+
+CNN = ModelFacts(
+    "onnx",
+    graph_of(
+        {"Conv": 3, "Gemm": 2, "Relu": 4},
+        multiply_adds={"Conv": 20_000_000, "Gemm": 500_000},
+        quantizable=800_000,
+    ),
 )
-MLP = ModelFacts("onnx", ops={"Gemm": 3}, quantizable=300_000)
+ENCODER = ModelFacts(
+    "onnx",
+    graph_of(
+        {"MatMul": 48, "Softmax": 6, "LayerNormalization": 13},
+        multiply_adds={"MatMul": 700_000_000},
+        quantizable=20_000_000,
+        has_attention=True,
+    ),
+)
+MLP_GRAPH = graph_of({"Gemm": 3}, multiply_adds={"Gemm": 300_000}, quantizable=300_000)
+MLP = ModelFacts("onnx", MLP_GRAPH)
 TREES = ModelFacts(
-    "sklearn", ops={"ai.onnx.ml.TreeEnsembleClassifier": 1}, levels=("disable", "all")
+    "sklearn", graph_of({"ai.onnx.ml.TreeEnsembleClassifier": 1}), levels=("disable", "all")
 )
 
 
@@ -53,11 +93,17 @@ def test_small_networks_without_attention_are_tried_both_ways() -> None:
 
 
 def test_a_model_too_small_for_it_is_not_quantized() -> None:
-    assert not steps(replace(MLP, quantizable=500), Goal()) & {"int8_static", "int8_dynamic"}
+    assert not steps(ModelFacts("onnx", replace(MLP_GRAPH, quantizable=500)), Goal()) & {
+        "int8_static",
+        "int8_dynamic",
+    }
 
 
 def test_a_quantized_model_is_not_quantized_again() -> None:
-    assert not steps(replace(CNN, is_quantized=True), Goal()) & {"int8_static", "openvino_ir"}
+    assert not steps(ModelFacts("onnx", replace(MLP_GRAPH, is_quantized=True)), Goal()) & {
+        "int8_static",
+        "openvino_ir",
+    }
 
 
 def test_four_bits_are_tried_only_where_they_are_asked_for() -> None:
@@ -79,7 +125,7 @@ def test_trees_run_on_the_runtime_that_has_them() -> None:
 
 
 def test_a_model_without_an_onnx_form_has_its_framework_alone() -> None:
-    facts = replace(TREES, has_onnx=False)
+    facts = replace(TREES, graph=None)
     assert candidates(facts, CPU, Goal(), has_data=True) == []
     assert baseline(facts).runtime == "native"
 
@@ -164,7 +210,7 @@ def test_a_backend_excludes_the_others_without_a_word(backend: str) -> None:
 
 def test_a_precision_lists_that_one_only() -> None:
     for precision in ("fp32", "fp16", "int8"):
-        found = candidates(ENCODER, CPU, Goal(precision=precision), True)  # type: ignore[arg-type]
+        found = candidates(ENCODER, CPU, Goal(precision=precision), True)
         assert {precision_of(outcome.candidate) for outcome in found} == {precision}
 
 

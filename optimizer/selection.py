@@ -1,0 +1,255 @@
+"""Chooses the winner: pure, from what was measured to a choice with its reasons in words.
+
+Ranked by minima: on a shared machine they name the same winner again and again where medians do
+not. The median has to agree that the winner beats the baseline at all.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from math import isqrt
+
+from optimizer.candidate import Outcome, State, Timing
+from optimizer.goal import Goal
+
+NOISE = 0.05
+"""Differences below are ties: repeated runs of the same candidate differ by as much."""
+REGIME_GAIN = 0.15
+"""What a second winner for large batches has to save, as it takes memory of its own."""
+_SCORE_DIGITS = 3  # of scores that count as different
+
+
+@dataclass(frozen=True, slots=True)
+class Regime:
+    """Who answers batches of up to so many rows."""
+
+    max_rows: int | None  # None: any number
+    outcome: Outcome
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """The choice. Rejected when nothing beats the baseline: it has no regimes then."""
+
+    regimes: tuple[Regime, ...]  # ascending by rows; one where the winner wins everywhere
+    reason: str
+
+    @property
+    def is_rejected(self) -> bool:
+        return not self.regimes
+
+    @property
+    def winner(self) -> Outcome | None:
+        """Who answers the smallest batches."""
+        return self.regimes[0].outcome if self.regimes else None
+
+
+@dataclass(frozen=True, slots=True)
+class _Cost:
+    """What the objective counts, in seconds per row or run; lower is better."""
+
+    minimum: float
+    median: float
+
+    def beats(self, other: "_Cost", margin: float = NOISE) -> bool:
+        return self.minimum < other.minimum * (1 - margin) and self.median < other.median
+
+
+def select(outcomes: Sequence[Outcome], goal: Goal, baseline: Outcome) -> Selection:
+    """The fastest acceptable outcome for the objective, or two by batch size.
+
+    `baseline` is one that was measured; it is always acceptable.
+    """
+    able = [outcome for outcome in outcomes if is_acceptable(outcome, goal) and outcome.timings]
+    able = [outcome for outcome in able if outcome.candidate != baseline.candidate]
+    winner = _winner(able, goal, baseline)
+    small = winner or baseline
+    large = _large(able, small, baseline)
+    if large is not None:
+        first, other = Regime(large.max_rows, small), Regime(None, large.outcome)
+        return Selection((first, other), _reason_of_two(first, other, baseline, goal))
+    if winner is None:
+        return Selection((), _why_rejected(able, goal, baseline))
+    return Selection((Regime(None, winner),), _reason(winner, goal, baseline))
+
+
+def is_acceptable(outcome: Outcome, goal: Goal) -> bool:
+    """Whether an outcome may win: measured, and found to answer as the original does."""
+    if outcome.state is not State.MEASURED:
+        return False
+    if goal.lossless_only and not outcome.candidate.is_lossless:
+        return False
+    return outcome.verdict is not None and outcome.verdict.is_accepted
+
+
+def _winner(able: Sequence[Outcome], goal: Goal, baseline: Outcome) -> Outcome | None:
+    original = _cost(baseline, goal)
+    if original is None:
+        return None
+    costs = [(outcome, cost) for outcome in able if (cost := _cost(outcome, goal))]
+    return _best([(outcome, cost) for outcome, cost in costs if cost.beats(original)])
+
+
+def _best(costs: Sequence[tuple[Outcome, _Cost]]) -> Outcome | None:
+    """The fastest; of those within the noise of it the most accurate, then the smallest."""
+    if not costs:
+        return None
+    fastest = min(cost.minimum for _, cost in costs)
+    ties = [(o, cost) for o, cost in costs if cost.minimum * (1 - NOISE) <= fastest]
+    return min(ties, key=lambda tie: (-_score(tie[0]), tie[0].size_bytes, tie[1].minimum))[0]
+
+
+def _score(outcome: Outcome) -> float:
+    return round(outcome.verdict.score, _SCORE_DIGITS) if outcome.verdict else 1.0
+
+
+def _cost(outcome: Outcome, goal: Goal) -> _Cost | None:
+    if not outcome.timings:
+        return None
+    match goal.objective:
+        case "throughput":
+            per_row = min(1 / timing.rows_per_s for timing in outcome.timings)
+            return _Cost(per_row, per_row)
+        case "mix" if goal.batch_mix:
+            return _mixed(outcome, goal)
+        case _:
+            return _at(outcome, min(timing.batch for timing in outcome.timings))
+
+
+def _mixed(outcome: Outcome, goal: Goal) -> _Cost:
+    """Seconds of an average request: batches weighted by how often they come."""
+    total = sum(goal.batch_mix.values())
+    parts = [
+        (share / total, _interpolated(outcome, rows)) for rows, share in goal.batch_mix.items()
+    ]
+    return _Cost(
+        sum(weight * cost.minimum for weight, cost in parts),
+        sum(weight * cost.median for weight, cost in parts),
+    )
+
+
+def _interpolated(outcome: Outcome, rows: int) -> _Cost:
+    """The cost of a batch between those that were measured, in proportion; beyond them by rows."""
+    timings = sorted(outcome.timings, key=lambda timing: timing.batch)
+    below = [timing for timing in timings if timing.batch <= rows] or timings[:1]
+    above = [timing for timing in timings if timing.batch >= rows] or timings[-1:]
+    low, high = below[-1], above[0]
+    if low.batch == high.batch:
+        scale = max(1.0, rows / low.batch)
+        return _Cost(low.min_s * scale, low.p50_s * scale)
+    part = (rows - low.batch) / (high.batch - low.batch)
+    return _Cost(
+        low.min_s + part * (high.min_s - low.min_s),
+        low.p50_s + part * (high.p50_s - low.p50_s),
+    )
+
+
+def _at(outcome: Outcome, batch: int) -> _Cost | None:
+    timing = outcome.timing(batch)
+    return _Cost(timing.min_s, timing.p50_s) if timing else None
+
+
+@dataclass(frozen=True, slots=True)
+class _Large:
+    """A second winner, and the largest batch that is still left to the first."""
+
+    max_rows: int
+    outcome: Outcome
+
+
+def _large(able: Sequence[Outcome], small: Outcome, baseline: Outcome) -> _Large | None:
+    """Who answers large batches so much faster than `small` that it pays to keep both."""
+    batches = sorted(timing.batch for timing in small.timings)
+    found = [
+        (outcome, begin)
+        for outcome in (*able, baseline)
+        if outcome.candidate != small.candidate
+        and (begin := _pays_from(outcome, small, batches)) is not None
+    ]
+    costs = [(outcome, cost) for outcome, _ in found if (cost := _at(outcome, batches[-1]))]
+    best = _best(costs)
+    if best is None:
+        return None
+    begin = next(begin for outcome, begin in found if outcome is best)
+    # Where between two measured sizes the lines cross is not known: half way, in proportion.
+    return _Large(isqrt(batches[begin - 1] * batches[begin]), best)
+
+
+def _pays_from(outcome: Outcome, small: Outcome, batches: Sequence[int]) -> int | None:
+    """The index of the first batch from which on `outcome` saves enough at every batch."""
+    first: int | None = None
+    for index in range(len(batches) - 1, 0, -1):
+        cost, other = _at(outcome, batches[index]), _at(small, batches[index])
+        if cost is None or other is None or not cost.beats(other, REGIME_GAIN):
+            break
+        first = index
+    return first
+
+
+def _why_rejected(able: Sequence[Outcome], goal: Goal, baseline: Outcome) -> str:
+    costs = [(cost.minimum, outcome) for outcome in able if (cost := _cost(outcome, goal))]
+    if not costs:
+        return "no candidate was built, accepted and measured: the original stays"
+    best = min(costs, key=lambda pair: pair[0])[1]
+    return (
+        f"nothing beats '{baseline.candidate.name}' by more than the noise of {NOISE:.0%}; the"
+        f" closest is '{best.candidate.name}': {_figures(best, goal, baseline)}"
+    )
+
+
+def _reason(winner: Outcome, goal: Goal, baseline: Outcome) -> str:
+    return f"'{winner.candidate.name}': {', '.join(_praise(winner, goal, baseline))}"
+
+
+def _reason_of_two(small: Regime, large: Regime, baseline: Outcome, goal: Goal) -> str:
+    batch = max(timing.batch for timing in large.outcome.timings)
+    own, other = large.outcome.timing(batch), small.outcome.timing(batch)
+    if small.outcome.candidate == baseline.candidate:
+        first = f"'{baseline.candidate.name}', which nothing beats there"
+    else:
+        first = _reason(small.outcome, goal, baseline)
+    second = f"'{large.outcome.candidate.name}'"
+    if own and other:
+        second += f", which needs {_change(own.min_s, other.min_s)} at batch {batch}"
+    return f"up to {small.max_rows} rows {first}; beyond, {second}"
+
+
+def _praise(winner: Outcome, goal: Goal, baseline: Outcome) -> Iterator[str]:
+    yield _figures(winner, goal, baseline)
+    verdict = winner.verdict
+    if verdict is not None and verdict.optimized is not None and verdict.original is not None:
+        yield f"{verdict.metric} {verdict.optimized:.4f} (original {verdict.original:.4f})"
+    elif verdict is not None:
+        yield f"{verdict.metric} {verdict.score:.4f} of {verdict.threshold:g} asked"
+    if winner.size_bytes and baseline.size_bytes:
+        change = winner.size_bytes / baseline.size_bytes - 1
+        yield f"size {change:+.0%} ({_megabytes(baseline)} -> {_megabytes(winner)} MB)"
+
+
+def _figures(outcome: Outcome, goal: Goal, baseline: Outcome) -> str:
+    if goal.objective == "throughput":
+        own, other = _most_rows(outcome.timings), _most_rows(baseline.timings)
+        change = own.rows_per_s / other.rows_per_s - 1
+        return (
+            f"{change:+.0%} rows/s ({other.rows_per_s:.0f} at batch {other.batch} ->"
+            f" {own.rows_per_s:.0f} at batch {own.batch})"
+        )
+    if goal.objective == "mix" and goal.batch_mix:
+        mixed, before = _mixed(outcome, goal), _mixed(baseline, goal)
+        return f"{_change(mixed.minimum, before.minimum)} for the mix of batches"
+    batch = min(timing.batch for timing in baseline.timings)
+    first, second = outcome.timing(batch), baseline.timing(batch)
+    if first is None or second is None:
+        return f"not measured at batch {batch}"
+    return f"{_change(first.min_s, second.min_s)} at batch {batch}"
+
+
+def _change(own_s: float, other_s: float) -> str:
+    return f"{own_s / other_s - 1:+.0%} time ({other_s * 1e3:.3g} -> {own_s * 1e3:.3g} ms)"
+
+
+def _most_rows(timings: Iterable[Timing]) -> Timing:
+    return max(timings, key=lambda timing: timing.rows_per_s)
+
+
+def _megabytes(outcome: Outcome) -> str:
+    return f"{outcome.size_bytes / 1e6:.3g}"
