@@ -1,9 +1,10 @@
 """Requests of model control, built alike for the sync and the async client."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TypedDict
 
 from protos import models_pb2 as pb
+from protos import optimization_pb2
 
 
 class BatchingChange(TypedDict, total=False):
@@ -19,6 +20,48 @@ class BatchingChange(TypedDict, total=False):
     priority_queues: Mapping[int, pb.QueueSettings]  # limits of single levels
     slo_p99_ms: float  # the p99 latency operators aim at; 0: none
     preserve_ordering: bool  # answers leave in the order the requests came
+
+
+class OptimizeOptions(TypedDict, total=False):
+    """What `optimize` may be told; what is left out is as the server and the model say."""
+
+    techniques: Sequence[str]  # those that may be used
+    method: str  # of quantization: "dynamic" or "static"
+    precision: str  # of quantization: "int8" or "int4"
+    data_file: str  # rows of input, a file on the server
+    query: str  # rows of input, a SELECT on `database`
+    database: str  # a connection that the server's operator named
+    labels: str  # column or array of the right answers
+    accuracy_threshold: float  # ratio to the original, from 0 to 1
+    metric: str
+    lossless_only: bool
+    objective: str  # "latency" or "throughput"
+    quick: bool
+    time_limit_minutes: float
+    do_not_promote: bool  # keep the result, let the model serve as it does
+
+
+def optimize_request(
+    model: str, version: int | None, options: OptimizeOptions
+) -> optimization_pb2.OptimizeRequest:
+    """The request of a job.
+
+    Raises:
+        TypeError, ValueError: an option there is not, or a value of the wrong type.
+    """
+    given = dict(options)
+    request = optimization_pb2.OptimizeRequest(model=model, version=version or 0)
+    quantization = {key: given.pop(key) for key in ("method", "precision") if key in given}
+    if quantization:
+        request.quantization.MergeFrom(optimization_pb2.QuantizationConfig(**quantization))  # type: ignore[arg-type]
+    names = {"data_file": "path", "query": "query", "database": "database", "labels": "labels"}
+    data = {names[key]: given.pop(key) for key in names if key in given}
+    if data:
+        source = "file" if "path" in data else "sql"
+        dataset = optimization_pb2.ValidationDataset(source=source, **data)  # type: ignore[arg-type]
+        request.validation_dataset.MergeFrom(dataset)
+    request.MergeFrom(optimization_pb2.OptimizeRequest(**given))  # type: ignore[arg-type]
+    return request
 
 
 def load_request(

@@ -6,6 +6,7 @@ from typing import Any, Generic, TypeVar
 from google.protobuf.message import Message
 
 from protos import models_pb2 as models
+from protos import optimization_pb2 as optimization
 from protos import predict_pb2 as predict
 
 RequestT = TypeVar("RequestT", bound=Message | bytes)
@@ -45,6 +46,7 @@ def _serialize(request: Message | bytes) -> bytes:
 
 _PREDICTION = "/inflight.v1.Prediction/"
 _MODELS = "/inflight.v1.Models/"
+_OPTIMIZATION = "/inflight.v1.Optimization/"
 
 PREDICT = Method(_PREDICTION + "Predict", bytes, predict.PredictResponse)
 PREDICT_STREAM = Method(_PREDICTION + "PredictStream", bytes, predict.PredictResponse)
@@ -65,4 +67,43 @@ GET_BATCHING = Method(
 )
 SET_BATCHING = Method(
     _MODELS + "SetBatching", models.SetBatchingRequest, models.SetBatchingResponse, retry=False
+)
+OPTIMIZE = Method(
+    _OPTIMIZATION + "Optimize",
+    optimization.OptimizeRequest,
+    optimization.OptimizeResponse,
+    retry=False,
+)
+GET_OPTIMIZATION = Method(
+    _OPTIMIZATION + "GetOptimization",
+    optimization.GetOptimizationRequest,
+    optimization.GetOptimizationResponse,
+)
+WATCH_OPTIMIZATION = Method(
+    _OPTIMIZATION + "WatchOptimization",
+    optimization.WatchOptimizationRequest,
+    optimization.WatchOptimizationResponse,
+)
+LIST_OPTIMIZATIONS = Method(
+    _OPTIMIZATION + "ListOptimizations",
+    optimization.ListOptimizationsRequest,
+    optimization.ListOptimizationsResponse,
+)
+CANCEL_OPTIMIZATION = Method(
+    _OPTIMIZATION + "CancelOptimization",
+    optimization.CancelOptimizationRequest,
+    optimization.CancelOptimizationResponse,
+    retry=False,
+)
+PROMOTE = Method(
+    _OPTIMIZATION + "Promote",
+    optimization.PromoteRequest,
+    optimization.PromoteResponse,
+    retry=False,
+)
+ROLL_BACK = Method(
+    _OPTIMIZATION + "RollBack",
+    optimization.RollBackRequest,
+    optimization.RollBackResponse,
+    retry=False,
 )

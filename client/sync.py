@@ -15,7 +15,7 @@ from client.errors import InferenceError
 from client.methods import Method
 from client.retry import Attempts, RetryPolicy
 from client.values import Options, Prediction, Request
-from protos import models_pb2
+from protos import models_pb2, optimization_pb2
 from protos.tensors import Array
 
 RequestT = TypeVar("RequestT", bound=Message | bytes)
@@ -224,6 +224,67 @@ class Client:
         """
         request = control.set_batching_request(model, version, change)
         return self._ask(methods.SET_BATCHING, request)
+
+    # -- optimization
+
+    def optimize(
+        self,
+        model: str,
+        *,
+        version: int | None = None,
+        **options: Unpack[control.OptimizeOptions],
+    ) -> optimization_pb2.OptimizationJob:
+        """Queues a job that makes a model faster while it serves; returns the job at once.
+
+            job = client.optimize("digits", techniques=["quantization"], data_file="x.npz")
+
+        Raises:
+            InferenceError: INVALID_ARGUMENT names the option, its value and what was expected.
+        """
+        request = control.optimize_request(model, version, options)
+        return self._ask(methods.OPTIMIZE, request).job
+
+    def optimization(self, job_id: str) -> optimization_pb2.OptimizationJob:
+        """A job with its candidates, its log and, at its end, its report as JSON."""
+        request = optimization_pb2.GetOptimizationRequest(id=job_id)
+        return self._ask(methods.GET_OPTIMIZATION, request).job
+
+    def optimizations(
+        self, model: str = "", *, limit: int = 100
+    ) -> list[optimization_pb2.OptimizationJob]:
+        """The jobs the server remembers, the latest first; of one model where one is named."""
+        request = optimization_pb2.ListOptimizationsRequest(model=model, limit=limit)
+        return list(self._ask(methods.LIST_OPTIMIZATIONS, request).jobs)
+
+    def watch_optimization(
+        self, job_id: str
+    ) -> Generator[optimization_pb2.OptimizationJob, None, None]:
+        """A job now and whenever it has changed, until it has ended or the loop is left."""
+        request = optimization_pb2.WatchOptimizationRequest(id=job_id)
+        method = methods.WATCH_OPTIMIZATION
+        call = self._channel.unary_stream(method.path, **method.codecs)(request)
+        try:
+            for response in _responses(call):
+                yield response.job
+        finally:
+            call.cancel()
+
+    def cancel_optimization(self, job_id: str) -> optimization_pb2.OptimizationJob:
+        """Ends a job that waits or runs."""
+        request = optimization_pb2.CancelOptimizationRequest(id=job_id)
+        return self._ask(methods.CANCEL_OPTIMIZATION, request).job
+
+    def promote(
+        self, model: str, *, version: int | None = None, job_id: str = ""
+    ) -> optimization_pb2.ServedForm:
+        """Lets the artifact of a job (of the latest one) serve in place of the model's file."""
+        request = optimization_pb2.PromoteRequest(model=model, version=version or 0, id=job_id)
+        return self._ask(methods.PROMOTE, request).served
+
+    def roll_back(self, model: str, *, version: int | None = None) -> optimization_pb2.ServedForm:
+        """Lets the model's own file serve again; returns when it does."""
+        request = optimization_pb2.RollBackRequest(model=model, version=version or 0)
+        return self._ask(methods.ROLL_BACK, request).served
 
     # -- calls
 

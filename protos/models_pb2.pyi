@@ -34,7 +34,7 @@ class ListModelsResponse(_message.Message):
     def __init__(self, models: _Optional[_Iterable[_Union[ModelSummary, _Mapping[str, _Any]]]] = ...) -> None: ...
 
 class ModelSummary(_message.Message):
-    __slots__ = ("model", "version", "state", "reason", "batching", "batching_reason", "max_batch", "total", "window_s")
+    __slots__ = ("model", "version", "state", "reason", "batching", "batching_reason", "max_batch", "total", "window_s", "artifact_id", "techniques")
     MODEL_FIELD_NUMBER: _ClassVar[int]
     VERSION_FIELD_NUMBER: _ClassVar[int]
     STATE_FIELD_NUMBER: _ClassVar[int]
@@ -44,6 +44,8 @@ class ModelSummary(_message.Message):
     MAX_BATCH_FIELD_NUMBER: _ClassVar[int]
     TOTAL_FIELD_NUMBER: _ClassVar[int]
     WINDOW_S_FIELD_NUMBER: _ClassVar[int]
+    ARTIFACT_ID_FIELD_NUMBER: _ClassVar[int]
+    TECHNIQUES_FIELD_NUMBER: _ClassVar[int]
     model: str
     version: int
     state: State
@@ -53,7 +55,9 @@ class ModelSummary(_message.Message):
     max_batch: int
     total: StageLatency
     window_s: int
-    def __init__(self, model: _Optional[str] = ..., version: _Optional[int] = ..., state: _Optional[_Union[State, str]] = ..., reason: _Optional[str] = ..., batching: bool = ..., batching_reason: _Optional[str] = ..., max_batch: _Optional[int] = ..., total: _Optional[_Union[StageLatency, _Mapping[str, _Any]]] = ..., window_s: _Optional[int] = ...) -> None: ...
+    artifact_id: str
+    techniques: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, model: _Optional[str] = ..., version: _Optional[int] = ..., state: _Optional[_Union[State, str]] = ..., reason: _Optional[str] = ..., batching: bool = ..., batching_reason: _Optional[str] = ..., max_batch: _Optional[int] = ..., total: _Optional[_Union[StageLatency, _Mapping[str, _Any]]] = ..., window_s: _Optional[int] = ..., artifact_id: _Optional[str] = ..., techniques: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class GetModelRequest(_message.Message):
     __slots__ = ("model", "version", "window_s")
@@ -74,7 +78,7 @@ class GetModelResponse(_message.Message):
     def __init__(self, model: _Optional[str] = ..., versions: _Optional[_Iterable[_Union[ModelVersion, _Mapping[str, _Any]]]] = ...) -> None: ...
 
 class ModelVersion(_message.Message):
-    __slots__ = ("version", "state", "reason", "platform", "artifact_id", "memory_bytes", "inputs", "outputs", "batching", "curve", "max_batch_reason", "execution", "load_ms", "warm_up_ms", "latency", "warnings", "config_origin")
+    __slots__ = ("version", "state", "reason", "platform", "artifact_id", "memory_bytes", "inputs", "outputs", "batching", "curve", "max_batch_reason", "execution", "load_ms", "warm_up_ms", "latency", "warnings", "config_origin", "techniques", "optimization_id")
     VERSION_FIELD_NUMBER: _ClassVar[int]
     STATE_FIELD_NUMBER: _ClassVar[int]
     REASON_FIELD_NUMBER: _ClassVar[int]
@@ -92,6 +96,8 @@ class ModelVersion(_message.Message):
     LATENCY_FIELD_NUMBER: _ClassVar[int]
     WARNINGS_FIELD_NUMBER: _ClassVar[int]
     CONFIG_ORIGIN_FIELD_NUMBER: _ClassVar[int]
+    TECHNIQUES_FIELD_NUMBER: _ClassVar[int]
+    OPTIMIZATION_ID_FIELD_NUMBER: _ClassVar[int]
     version: int
     state: State
     reason: str
@@ -109,7 +115,9 @@ class ModelVersion(_message.Message):
     latency: ModelLatency
     warnings: _containers.RepeatedScalarFieldContainer[str]
     config_origin: str
-    def __init__(self, version: _Optional[int] = ..., state: _Optional[_Union[State, str]] = ..., reason: _Optional[str] = ..., platform: _Optional[str] = ..., artifact_id: _Optional[str] = ..., memory_bytes: _Optional[int] = ..., inputs: _Optional[_Iterable[_Union[TensorInfo, _Mapping[str, _Any]]]] = ..., outputs: _Optional[_Iterable[_Union[TensorInfo, _Mapping[str, _Any]]]] = ..., batching: _Optional[_Union[Batching, _Mapping[str, _Any]]] = ..., curve: _Optional[_Iterable[_Union[CurvePoint, _Mapping[str, _Any]]]] = ..., max_batch_reason: _Optional[str] = ..., execution: _Optional[_Union[Execution, _Mapping[str, _Any]]] = ..., load_ms: _Optional[float] = ..., warm_up_ms: _Optional[float] = ..., latency: _Optional[_Union[ModelLatency, _Mapping[str, _Any]]] = ..., warnings: _Optional[_Iterable[str]] = ..., config_origin: _Optional[str] = ...) -> None: ...
+    techniques: _containers.RepeatedScalarFieldContainer[str]
+    optimization_id: str
+    def __init__(self, version: _Optional[int] = ..., state: _Optional[_Union[State, str]] = ..., reason: _Optional[str] = ..., platform: _Optional[str] = ..., artifact_id: _Optional[str] = ..., memory_bytes: _Optional[int] = ..., inputs: _Optional[_Iterable[_Union[TensorInfo, _Mapping[str, _Any]]]] = ..., outputs: _Optional[_Iterable[_Union[TensorInfo, _Mapping[str, _Any]]]] = ..., batching: _Optional[_Union[Batching, _Mapping[str, _Any]]] = ..., curve: _Optional[_Iterable[_Union[CurvePoint, _Mapping[str, _Any]]]] = ..., max_batch_reason: _Optional[str] = ..., execution: _Optional[_Union[Execution, _Mapping[str, _Any]]] = ..., load_ms: _Optional[float] = ..., warm_up_ms: _Optional[float] = ..., latency: _Optional[_Union[ModelLatency, _Mapping[str, _Any]]] = ..., warnings: _Optional[_Iterable[str]] = ..., config_origin: _Optional[str] = ..., techniques: _Optional[_Iterable[str]] = ..., optimization_id: _Optional[str] = ...) -> None: ...
 
 class TensorInfo(_message.Message):
     __slots__ = ("name", "datatype", "shape", "dimension_names", "optional")

@@ -129,6 +129,16 @@ class Repository:
         """The model in a folder or file, wherever it is; as `find`."""
         return read_model(path, self._allow_pickle, config_json)
 
+    def folder_of(self, name: str) -> Path | None:
+        """A model's folder; None where it is a bare file or not there (any more)."""
+        found = [path for path in self._models if _name(path) == name and path.is_dir()]
+        found += [folder / name for folder in self._repositories if (folder / name).is_dir()]
+        return found[0] if is_model_name(name) and len(found) == 1 else None
+
+    def folders(self) -> list[Path]:
+        """The repositories, and the folders that were given as one model each."""
+        return [*self._repositories, *(path for path in self._models if path.is_dir())]
+
     def describe(self) -> str:
         """The paths looked in, for messages."""
         return ", ".join(map(str, (*self._repositories, *self._models))) or "no repository"

@@ -29,6 +29,8 @@ def summary(status: VersionStatus, served: ServedVersion | None, window_s: int) 
         message.batching_reason = served.profile.reason
         message.max_batch = served.batcher.settings.max_batch
         message.total.CopyFrom(_stage(served, "total", window_s))
+        message.artifact_id = served.artifact_id
+        message.techniques.extend(techniques(served))
     return message
 
 
@@ -41,6 +43,11 @@ def detail(status: VersionStatus, served: ServedVersion | None, window_s: int) -
         _fill(message, served)
         message.latency.CopyFrom(latency(served, window_s))
     return message
+
+
+def techniques(served: ServedVersion) -> tuple[str, ...]:
+    """What made the artifact that serves; empty where it is the model's own file."""
+    return served.optimized.artifact.techniques if served.optimized else ()
 
 
 def batching(served: ServedVersion) -> pb.Batching:
@@ -100,6 +107,8 @@ def _fill(message: pb.ModelVersion, served: ServedVersion) -> None:
         message.warnings.append(profile.fallback)
     message.warnings.extend(served.config.warnings)
     message.config_origin = served.config.origin
+    message.techniques.extend(techniques(served))
+    message.optimization_id = served.optimized.optimization_id if served.optimized else ""
 
 
 def _tensor(spec: TensorSpec) -> pb.TensorInfo:

@@ -86,7 +86,11 @@ def _live(served: ServedVersion, window_s: int) -> dict[str, Any]:
         "window_s": served.batcher.settings.window_s,
         "memory_bytes": served.memory_bytes,
         "unbatched_because": served.profile.reason,
+        "artifact_id": served.artifact_id,
     }
+    if served.optimized is not None:
+        row["techniques"] = served.optimized.artifact.techniques
+        row["optimization_id"] = served.optimized.optimization_id
     if stats.success.count:
         total, queue = stats.latency("total", window_s), stats.latency("queue", window_s)
         row["rate"] = total.rate
