@@ -12,7 +12,6 @@ from optimizer.artifact import Runtime
 from optimizer.candidate import Candidate, Outcome, State, Step
 from optimizer.device import Device
 from optimizer.goal import Goal
-from optimizer.passes.graph_facts import GraphFacts
 from optimizer.source import Framework
 
 LEVELS = ("disable", "basic", "extended", "all")
@@ -28,11 +27,25 @@ _NO_DATA = "needs real rows, to calibrate with or to be compared on: give data"
 
 
 @dataclass(frozen=True, slots=True)
+class Graph:
+    """An ONNX graph, as far as it decides what pays; `passes/graph_facts.py` looks at it."""
+
+    opset: int
+    parameters: int
+    quantizable: int  # weights of convolutions, matrix products and recurrent cells
+    convolution_share: float  # of the arithmetic, 0 to 1
+    product_share: float
+    has_attention: bool
+    is_quantized: bool
+    is_classical: bool  # trees and the like, whose operators only ONNX Runtime has
+
+
+@dataclass(frozen=True, slots=True)
 class ModelFacts:
     """What of a model decides which candidates make sense."""
 
     framework: Framework
-    graph: GraphFacts | None  # of its ONNX form; None: it has none, or one that is not the same
+    graph: Graph | None  # of its ONNX form; None: it has none, or one that is not the same
     levels: tuple[str, ...] = LEVELS  # those whose graphs differ from each other
 
 
@@ -103,7 +116,7 @@ def _plain(facts: ModelFacts) -> Iterator[Candidate]:
         yield Candidate("converted, ONNX Runtime", (), "onnxruntime", _ORT, ("onnx_conversion",))
 
 
-def _levels(facts: ModelFacts, graph: GraphFacts, goal: Goal) -> Iterator[Candidate]:
+def _levels(facts: ModelFacts, graph: Graph, goal: Goal) -> Iterator[Candidate]:
     levels = [level for level in facts.levels if level != "all"]
     # Fused kernels are slower for some models, a change of layout pays for others: the two ends
     # tell most.
@@ -117,7 +130,7 @@ def _levels(facts: ModelFacts, graph: GraphFacts, goal: Goal) -> Iterator[Candid
         yield Candidate(name, steps, "onnxruntime", _ORT, ("graph",), rank=3)
 
 
-def _openvino(graph: GraphFacts, goal: Goal) -> Iterator[Candidate]:
+def _openvino(graph: Graph, goal: Goal) -> Iterator[Candidate]:
     if graph.is_classical or graph.is_quantized:
         return
     if not goal.is_quick:
@@ -127,7 +140,7 @@ def _openvino(graph: GraphFacts, goal: Goal) -> Iterator[Candidate]:
     yield _lossy("bf16, OpenVINO", steps, "bf16", "openvino", _BF16, rank=5)
 
 
-def _quantized(graph: GraphFacts, goal: Goal) -> Iterator[Candidate]:
+def _quantized(graph: Graph, goal: Goal) -> Iterator[Candidate]:
     if graph.quantizable < _WORTH_QUANTIZING or graph.is_quantized:
         return
     yield from _dynamic(graph)
@@ -142,7 +155,7 @@ def _quantized(graph: GraphFacts, goal: Goal) -> Iterator[Candidate]:
         yield _lossy(name, steps, technique, "openvino", _F32, calibrates=True, rank=20)
 
 
-def _dynamic(graph: GraphFacts) -> Iterator[Candidate]:
+def _dynamic(graph: Graph) -> Iterator[Candidate]:
     # Convolutions become seven times slower by it; the pass leaves them out, so it pays only
     # where matrix products are what the model is made of.
     if graph.product_share > 0.5:
@@ -150,7 +163,7 @@ def _dynamic(graph: GraphFacts) -> Iterator[Candidate]:
         yield _lossy("int8 dynamic, ONNX Runtime", steps, technique, "onnxruntime", _ORT, rank=10)
 
 
-def _static(graph: GraphFacts, goal: Goal) -> Iterator[Candidate]:
+def _static(graph: Graph, goal: Goal) -> Iterator[Candidate]:
     # Attention has outliers that fixed ranges cut off: a cosine of 0.64 where 0.99 is asked.
     is_hopeless = graph.has_attention and graph.convolution_share < 0.5
     if is_hopeless and "int8_static" not in goal.techniques:
@@ -162,7 +175,7 @@ def _static(graph: GraphFacts, goal: Goal) -> Iterator[Candidate]:
         yield _lossy(name, steps, technique, "onnxruntime", _ORT, calibrates=True, rank=rank)
 
 
-def _weights(graph: GraphFacts) -> Iterator[Candidate]:
+def _weights(graph: Graph) -> Iterator[Candidate]:
     if not graph.product_share:
         return
     technique = "weight_only_int8"
@@ -174,7 +187,7 @@ def _weights(graph: GraphFacts) -> Iterator[Candidate]:
         yield _lossy(name, steps, technique, "openvino", _BF16, rank=14)
 
 
-def _four_bits(graph: GraphFacts, goal: Goal) -> Iterator[Candidate]:
+def _four_bits(graph: Graph, goal: Goal) -> Iterator[Candidate]:
     # They do not pass a gate on models that a CPU serves, so they are tried for their size only.
     asked = goal.precision == "int4" or "weight_only_int4" in goal.techniques
     for method in ("rtn", "hqq") if asked and graph.product_share else ():
@@ -183,7 +196,7 @@ def _four_bits(graph: GraphFacts, goal: Goal) -> Iterator[Candidate]:
         yield _lossy(name, steps, "weight_only_int4", "onnxruntime", _ORT, rank=16)
 
 
-def _half(graph: GraphFacts, goal: Goal) -> Iterator[Candidate]:
+def _half(graph: Graph, goal: Goal) -> Iterator[Candidate]:
     # ONNX Runtime casts half-precision weights back on a CPU: half the size at the same speed.
     asked = goal.precision == "fp16" or "fp16" in goal.techniques
     if asked and not graph.is_classical:
@@ -191,7 +204,7 @@ def _half(graph: GraphFacts, goal: Goal) -> Iterator[Candidate]:
         yield _lossy("fp16, ONNX Runtime", steps, "fp16", "onnxruntime", _ORT, rank=6)
 
 
-def _on_gpu(graph: GraphFacts) -> Iterator[Candidate]:
+def _on_gpu(graph: Graph) -> Iterator[Candidate]:
     if graph.is_classical:
         return
     yield Candidate("CUDA, ONNX Runtime", (), "onnxruntime", _CUDA, ("graph",), rank=7)

@@ -5,8 +5,15 @@ import pytest
 from optimizer.candidate import Candidate, State, Step
 from optimizer.device import Device, Gpu
 from optimizer.goal import Goal
-from optimizer.passes.graph_facts import GraphFacts
-from optimizer.plan import ModelFacts, baseline, candidates, precision_of, retry, with_threads
+from optimizer.plan import (
+    Graph,
+    ModelFacts,
+    baseline,
+    candidates,
+    precision_of,
+    retry,
+    with_threads,
+)
 
 LIBRARIES = {"onnxruntime": "1.31.1", "openvino": "2026.4.1", "nncf": "3.4.0"}
 CPU = Device("EPYC", 2, 24_000, ("avx512_vnni", "avx512_bf16"), versions=LIBRARIES)
@@ -15,51 +22,23 @@ GPU = replace(
 )
 
 
-def graph_of(
-    ops: dict[str, int],
-    *,
-    multiply_adds: dict[str, int] | None = None,
-    quantizable: int = 0,
-    is_quantized: bool = False,
-    has_attention: bool = False,
-) -> GraphFacts:
-    return GraphFacts(
-        opset=17,
-        ops=ops,
-        parameters=quantizable,
-        quantizable=quantizable,
-        multiply_adds=multiply_adds or {},
-        dtypes={"FLOAT": quantizable},
-        inputs={"x": "FLOAT"},
-        outputs={"y": "FLOAT"},
-        is_quantized=is_quantized,
-        has_attention=has_attention,
-        has_external_data=False,
-    )
-
-
-CNN = ModelFacts(
-    "onnx",
-    graph_of(
-        {"Conv": 3, "Gemm": 2, "Relu": 4},
-        multiply_adds={"Conv": 20_000_000, "Gemm": 500_000},
-        quantizable=800_000,
-    ),
+SMALL = Graph(
+    opset=17,
+    parameters=500,
+    quantizable=500,
+    convolution_share=0.0,
+    product_share=1.0,
+    has_attention=False,
+    is_quantized=False,
+    is_classical=False,
 )
-ENCODER = ModelFacts(
-    "onnx",
-    graph_of(
-        {"MatMul": 48, "Softmax": 6, "LayerNormalization": 13},
-        multiply_adds={"MatMul": 700_000_000},
-        quantizable=20_000_000,
-        has_attention=True,
-    ),
-)
-MLP_GRAPH = graph_of({"Gemm": 3}, multiply_adds={"Gemm": 300_000}, quantizable=300_000)
+MLP_GRAPH = replace(SMALL, quantizable=300_000)
 MLP = ModelFacts("onnx", MLP_GRAPH)
-TREES = ModelFacts(
-    "sklearn", graph_of({"ai.onnx.ml.TreeEnsembleClassifier": 1}), levels=("disable", "all")
-)
+CNN_GRAPH = replace(SMALL, quantizable=800_000, convolution_share=0.97, product_share=0.03)
+CNN = ModelFacts("onnx", CNN_GRAPH)
+ENCODER = ModelFacts("onnx", replace(SMALL, quantizable=20_000_000, has_attention=True))
+TREES_GRAPH = replace(SMALL, product_share=0.0, is_classical=True)
+TREES = ModelFacts("sklearn", TREES_GRAPH, levels=("disable", "all"))
 
 
 def names(facts: ModelFacts, goal: Goal, device: Device = CPU, has_data: bool = True) -> list[str]:
@@ -93,7 +72,7 @@ def test_small_networks_without_attention_are_tried_both_ways() -> None:
 
 
 def test_a_model_too_small_for_it_is_not_quantized() -> None:
-    assert not steps(ModelFacts("onnx", replace(MLP_GRAPH, quantizable=500)), Goal()) & {
+    assert not steps(ModelFacts("onnx", SMALL), Goal()) & {
         "int8_static",
         "int8_dynamic",
     }
