@@ -7,6 +7,7 @@ process. Whether the result is the same model is decided in `parity.py`, by the 
 from dataclasses import dataclass
 from pathlib import Path
 
+from optimizer.runner import Opener
 from optimizer.samples import Samples
 from optimizer.source import SourceModel
 
@@ -19,6 +20,7 @@ class ConverterInput:
     target: Path  # the .onnx file to write
     opset: int  # wanted
     samples: Samples | None = None  # real rows, where there are any: types and shapes to go by
+    opener: Opener | None = None  # to compare with the original; None: whoever converts compares
 
 
 @dataclass(frozen=True, slots=True)

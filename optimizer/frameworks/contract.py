@@ -6,6 +6,7 @@ Modules beside this one import their framework inside functions, and run in chil
 from collections.abc import Mapping
 from typing import Literal, Protocol
 
+from optimizer.samples import Samples
 from protos.signature import Signature
 from protos.tensors import Array
 
@@ -27,4 +28,12 @@ class NativeModel(Protocol):
 
     def predict(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
         """All outputs by name; the framework's own arithmetic. Not called from two threads."""
+        ...
+
+    def typical_rows(self, rows: int, seed: int) -> Samples:
+        """Made-up rows where a wrong conversion would show; `is_real` is False.
+
+        Values next to the model's own thresholds, in the range it was trained on, missing where it
+        accepts that, of known and unknown categories. The same arguments give the same rows.
+        """
         ...
