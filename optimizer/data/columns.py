@@ -27,6 +27,8 @@ def inputs_of_table(table: Found, signature: Signature, labels: str | None, wher
         DataError: the columns do not make the inputs; names them.
     """
     columns = {name: _tidy(column) for name, column in table.arrays.items()}
+    if not any(len(column) for column in columns.values()):
+        raise DataError(f"{where}: no rows")
     label = label_name(list(columns), signature, labels, where)
     answers = {} if label is None else {label: columns.pop(label)}
     required = [spec for spec in signature.inputs if not spec.optional]
@@ -139,10 +141,10 @@ def _tidy(column: Array) -> Array:
     if column.dtype.kind != "O":
         return column
     kinds = {type(item) for item in column if item is not None}
-    if not kinds or not all(issubclass(kind, numbers.Real | Decimal | np.bool_) for kind in kinds):
+    if not all(issubclass(kind, numbers.Real | Decimal | np.bool_) for kind in kinds):
         return column
     is_whole = all(issubclass(kind, numbers.Integral | np.bool_) for kind in kinds)
-    if is_whole and not any(item is None for item in column):
+    if is_whole and all(item is not None for item in column):
         try:
             return column.astype(np.int64)
         except OverflowError:

@@ -146,8 +146,8 @@ def _postgresql(
             connection.exec_driver_sql("SELECT 1")
             # A cursor of the server's takes one statement alone, whatever `check_statement` read.
             streaming = connection.execution_options(stream_results=True, no_parameters=True)
-            result = streaming.exec_driver_sql(query)
-            yield list(map(str, result.keys())), result.fetchmany
+            with closing(streaming.exec_driver_sql(query)) as result:
+                yield list(map(str, result.keys())), result.fetchmany
     except sqlalchemy.exc.DBAPIError as error:
         if getattr(error.orig, "sqlstate", None) == _CANCELED:
             raise _too_long(where, timeout_s) from None

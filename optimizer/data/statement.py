@@ -42,7 +42,7 @@ def check_statement(query: str) -> str:
     if not words or words[0] not in ("SELECT", "WITH"):
         first = words[0] if words else "nothing"
         raise DataError(f"query: expected SELECT or WITH ... SELECT, got {first}")
-    return query if end is None else query[:end]
+    return query if end is None else query[:end].rstrip()
 
 
 def _after_comment(query: str, start: int) -> int:
