@@ -1,0 +1,40 @@
+"""What is known of a neural network's tensors: names for outputs, and what its task may be."""
+
+from collections.abc import Sequence
+
+from optimizer.frameworks.contract import Task
+from protos.signature import Signature
+
+_SCORES = ("logits", "logit", "probabilities", "probability", "probs", "softmax", "class_scores")
+
+
+def task_of(signature: Signature, is_softmax: bool = False) -> Task:
+    """Classification where the one output [batch, classes] says so, else "other".
+
+    The shape alone does not tell class scores from embeddings or several targets.
+    """
+    if len(signature.outputs) != 1:
+        return "other"
+    (output,) = signature.outputs
+    is_row = len(output.shape) == 2 and isinstance(output.shape[1], int) and output.shape[1] > 1
+    named = output.name.lower() in _SCORES
+    return "classification" if is_row and (named or is_softmax) else "other"
+
+
+def unique_names(paths: Sequence[Sequence[object]], taken: Sequence[str]) -> list[str]:
+    """A name for every output from its place in what a model returns.
+
+    Args:
+        paths: Keys and positions that lead to it: () is a lone tensor, ("b", 0) -> "b_0".
+        taken: Names of inputs, which an output may not have.
+    """
+    names: list[str] = []
+    for path in paths:
+        parts = [str(part) for part in path]
+        if not parts or parts[0].isdecimal():
+            parts.insert(0, "output")
+        name = "_".join(parts)
+        while name in names or name in taken:
+            name += "_out"
+        names.append(name)
+    return names
