@@ -155,7 +155,10 @@ class _Child:
         Leaves it unreaped, so that its number stays its own until the rest of it is ended.
         """
         flags = os.WEXITED | os.WNOHANG | os.WNOWAIT
-        ended = os.waitid(os.P_PID, self.process.pid, flags)
+        try:
+            ended = os.waitid(os.P_PID, self.process.pid, flags)
+        except ChildProcessError:  # the parent ignores SIGCHLD: the kernel keeps no exit codes
+            return 0
         if ended is None:
             return None
         return ended.si_status if ended.si_code == os.CLD_EXITED else -ended.si_status
