@@ -52,7 +52,7 @@ class GraphFacts:
     opset: int  # of the standard operators
     ops: Mapping[str, int]  # nodes by operator, subgraphs included; "ai.onnx.ml.X" for others'
     parameters: int  # numbers in all constants
-    quantizable: int  # of these, float weights of convolutions, products and recurrent cells
+    weights: Mapping[str, int]  # of these, float weights by operator that multiplies by them
     multiply_adds: Mapping[str, int]  # by operator, for one row, open lengths assumed
     dtypes: Mapping[str, int]  # numbers in constants, by their type's name in ONNX: "FLOAT"
     inputs: Mapping[str, str]  # type's name by input
@@ -61,6 +61,11 @@ class GraphFacts:
     has_attention: bool  # an Attention node, or products of two activations around a Softmax
     has_external_data: bool
     domains: Mapping[str, int] = field(default_factory=dict)  # other operator sets, their versions
+
+    @property
+    def quantizable(self) -> int:
+        """Float weights of convolutions, products and recurrent cells."""
+        return sum(self.weights.values())
 
     @property
     def has_convolutions(self) -> bool:
@@ -103,7 +108,7 @@ def facts(model: Path) -> GraphFacts:
         opset=opset(graph),
         ops=dict(ops),
         parameters=sum(n_elements(tensor) for tensor in all_tensors(graph)),
-        quantizable=_quantizable(graph, constants),
+        weights=_weights(graph, constants),
         multiply_adds=_by_operator(graph),
         dtypes=_dtypes(graph),
         inputs={name: _type_name(kind) for name, kind in input_types(graph).items()},
@@ -124,11 +129,15 @@ def _by_operator(graph: onnx.ModelProto) -> dict[str, int]:
     return dict(counts)
 
 
-def _quantizable(graph: onnx.ModelProto, constants: Mapping[str, int]) -> int:
-    floats = {tensor.name for tensor in graph.graph.initializer if _is_float(tensor)}
-    integers = {tensor.name for tensor in graph.graph.initializer} - floats
-    names = {name for node in all_nodes(graph) for name in weights_of(node, constants)}
-    return sum(constants[name] for name in names - integers)
+def _weights(graph: onnx.ModelProto, constants: Mapping[str, int]) -> dict[str, int]:
+    integers = {t.name for t in graph.graph.initializer if not _is_float(t)}
+    counts: Counter[str] = Counter()
+    seen: set[str] = set()
+    for node in all_nodes(graph):
+        for name in set(weights_of(node, constants)) - integers - seen:
+            seen.add(name)
+            counts[operator(node)] += constants[name]
+    return dict(counts)
 
 
 def _is_float(tensor: onnx.TensorProto) -> bool:

@@ -71,6 +71,12 @@ def external_files(path: Path) -> list[Path]:
     return sorted(path.parent / name for name in names)
 
 
+def is_large(model: Path) -> bool:
+    """Whether one protobuf message may be too small for what is made of a model."""
+    data = model.with_name(f"{model.name}.data")
+    return data.is_file() or model.stat().st_size > _PROTOBUF_LIMIT
+
+
 def opset(model: onnx.ModelProto) -> int:
     """Version of the standard operator set."""
     versions = [item.version for item in model.opset_import if item.domain in ("", "ai.onnx")]
@@ -129,6 +135,12 @@ def input_types(model: onnx.ModelProto) -> Mapping[str, int]:
 def output_types(model: onnx.ModelProto) -> Mapping[str, int]:
     """Element type by name, in the model's order."""
     return {value.name: value.type.tensor_type.elem_type for value in model.graph.output}
+
+
+def forget_shapes(model: onnx.ModelProto) -> None:
+    """Drops the shapes of inner tensors: exporters leave stale ones that inference trips over."""
+    for graph in all_graphs(model):
+        graph.ClearField("value_info")
 
 
 def name_nodes(model: onnx.ModelProto) -> bool:
