@@ -1,0 +1,71 @@
+"""The store as one job sees it: by candidate, and safe from collection until the job ends."""
+
+import contextlib
+import logging
+from pathlib import Path
+
+from optimizer import keys
+from optimizer.artifact import Artifact
+from optimizer.candidate import Candidate
+from optimizer.device import Device
+from optimizer.errors import OptimizationError
+from optimizer.goal import Goal
+from optimizer.store import ArtifactStore, key_of
+
+logger = logging.getLogger(__name__)
+
+
+class CandidateStore:
+    """What of a job's model, goal and data was built before, and what is being built.
+
+    `held` keeps artifacts from being collected as long as it is open.
+    """
+
+    def __init__(
+        self,
+        store: ArtifactStore,
+        held: contextlib.ExitStack,
+        device: Device,
+        goal: Goal,
+        prints: tuple[str, str],
+    ) -> None:
+        self._store, self._held = store, held
+        self._device, self._goal = device, goal
+        self._source, self._data = prints
+
+    def find(self, candidate: Candidate) -> Artifact | None:
+        """What was built of a candidate before."""
+        found = self._store.find(key_of(self._parts(candidate)))
+        return self._hold(found) if found is not None else None
+
+    def keep(self, candidate: Candidate, artifact: Artifact) -> Artifact:
+        """Stores what was built; where that fails, it stays where it is and the job goes on."""
+        try:
+            return self.put(artifact.folder, artifact, self._parts(candidate))
+        except OptimizationError as error:
+            logger.warning("'%s' is not kept: %s", candidate.name, error)
+            return artifact
+
+    def put(self, folder: Path, artifact: Artifact, parts: dict[str, str]) -> Artifact:
+        """Stores a folder. Raises OptimizationError where it cannot be written."""
+        return self._hold(self._store.put(folder, artifact, parts))
+
+    def has(self, artifact: Artifact) -> bool:
+        """Whether exactly this is in the store: the same files, opened in the same way."""
+        return self._store.get(artifact.artifact_id) == artifact
+
+    def remember(self, artifact: Artifact | None, report_json: str) -> None:
+        """What the job ended in, for the next one that is asked the same."""
+        parts = self.winner_parts()
+        artifact_id = artifact.artifact_id if artifact else None
+        self._store.remember_winner(key_of(parts), artifact_id, report_json, parts=parts)
+
+    def winner_parts(self) -> dict[str, str]:
+        return keys.winner_parts(self._source, self._device, self._goal, self._data)
+
+    def _parts(self, candidate: Candidate) -> dict[str, str]:
+        return keys.artifact_parts(self._source, candidate, self._device, self._goal, self._data)
+
+    def _hold(self, artifact: Artifact) -> Artifact:
+        self._held.enter_context(self._store.hold(artifact.artifact_id))
+        return artifact

@@ -1,0 +1,132 @@
+"""Builds candidates and has them judged, one after the other, until none waits or time is up."""
+
+import time
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import TypeVar
+
+from optimizer import assembly, plan, stages
+from optimizer.artifact import Artifact
+from optimizer.candidate import Candidate, Outcome, State, Verdict
+from optimizer.candidate_store import CandidateStore
+from optimizer.errors import Cancelled, OptimizationError, Unavailable
+from optimizer.progress import Board
+from optimizer.stage_runner import StageRunner
+from optimizer.stages import Case, Original
+
+Result = TypeVar("Result")
+
+_BUILD_S, _CHECK_S = 900.0, 600.0
+_TAIL_LINES = 5  # of what a stage printed before it died
+
+
+class Trials:
+    """Brings candidates from WAITING to MEASURING, or to another end."""
+
+    def __init__(
+        self,
+        case: Case,
+        stage_runner: StageRunner,
+        board: Board,
+        store: CandidateStore,
+        original: Original,
+    ) -> None:
+        self._case, self._stages = case, stage_runner
+        self._board, self._store, self._original = board, store, original
+        self._mended: set[str] = set()  # passes whose refusal led to another candidate
+
+    def run(self, model: Path, reserved_s: float, percents: tuple[float, float]) -> None:
+        """Tries all that wait. `model` is the ONNX form, `reserved_s` time left for the rest."""
+        number = 0
+        while waiting := self._board.in_state(State.WAITING):
+            if self._stages.remaining_s <= reserved_s:
+                self._give_up(waiting)
+                return
+            part = number / (number + len(waiting))
+            percent = percents[0] + part * (percents[1] - percents[0])
+            self._board.tell(f"trying {waiting[0].candidate.name}", percent)
+            self._try(waiting[0].candidate, model, number)
+            number += 1
+
+    def _give_up(self, waiting: Iterable[Outcome]) -> None:
+        for outcome in waiting:
+            self._board.change(
+                outcome.candidate.name, state=State.CANCELLED, reason=self._stages.time_is_up
+            )
+
+    def _try(self, candidate: Candidate, model: Path, number: int) -> None:
+        name = candidate.name
+        try:
+            artifact = self._artifact(candidate, model, number)
+            self._board.change(name, state=State.VALIDATING, size_bytes=artifact.size_bytes)
+            verdict = self._timed(name, "validate", lambda: self._check(candidate, artifact))
+        except Cancelled:
+            self._board.change(name, state=State.CANCELLED, reason="the job was cancelled")
+            raise
+        except Unavailable as error:
+            self._board.change(name, state=State.SKIPPED, reason=str(error))
+        except OptimizationError as error:
+            reason, *tail = str(error).splitlines() or ["it gave no reason"]
+            notes = (*self._board[name].notes, *tail[-_TAIL_LINES:])
+            self._board.change(name, state=State.FAILED, reason=reason, notes=notes)
+        else:
+            self._judged(candidate, artifact, verdict)
+
+    def _judged(self, candidate: Candidate, artifact: Artifact, verdict: Verdict) -> None:
+        if verdict.is_accepted:
+            kept = self._store.keep(candidate, artifact) if candidate.steps else artifact
+            self._board.change(
+                candidate.name, state=State.MEASURING, artifact=kept, verdict=verdict
+            )
+            return
+        self._board.change(
+            candidate.name, state=State.REFUSED, verdict=verdict, reason=verdict.reason
+        )
+        again = plan.retry(candidate, self._case.goal)
+        if again is not None and again.steps[-1].settings["base"] not in self._mended:
+            self._mended.add(again.steps[-1].settings["base"])
+            self._board.add([Outcome(again)])
+
+    def _artifact(self, candidate: Candidate, model: Path, number: int) -> Artifact:
+        self._board.change(candidate.name, state=State.BUILDING)
+        source, signature = self._case.source, self._original.signature
+        if not candidate.steps:
+            return assembly.artifact_of(candidate, source, model, signature)
+        found = self._store.find(candidate)
+        if found is not None:
+            self._note(candidate.name, "found in the store")
+            return found
+        folder = self._case.folder.candidate(number)
+        built = self._timed(
+            candidate.name,
+            "build",
+            lambda: self._stages.run(
+                stages.build, self._case, candidate.steps, model, folder, cap_s=_BUILD_S
+            ),
+        )
+        self._note(candidate.name, *built.notes)
+        if not built.modified:
+            raise Unavailable("there is nothing to change in this model")
+        artifact = assembly.artifact_of(candidate, source, folder / built.file, signature)
+        artifact.write()
+        return artifact
+
+    def _check(self, candidate: Candidate, artifact: Artifact) -> Verdict:
+        return self._stages.run(
+            stages.check,
+            self._case,
+            artifact,
+            self._original,
+            candidate.is_lossless,
+            cap_s=_CHECK_S,
+        )
+
+    def _timed(self, name: str, what: str, call: Callable[[], Result]) -> Result:
+        begin = time.monotonic()
+        try:
+            return call()
+        finally:
+            self._board.spent(name, what, time.monotonic() - begin)
+
+    def _note(self, name: str, *notes: str) -> None:
+        self._board.change(name, notes=(*self._board[name].notes, *notes))
