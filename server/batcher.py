@@ -94,8 +94,9 @@ class Batcher:
         self._queue: BatchQueue[Entry] = BatchQueue()
         self._running: dict[_Batch, Lease] = {}
         self._sequence = 0
-        # A run on a GPU waits for what other models run there: it must not hold the loop.
-        is_steady = self._grouping.is_steady and pool.is_on_cpu
+        # A run on a GPU waits for what other models run there, one in another process for a new
+        # one where that has died: it must not hold the loop.
+        is_steady = self._grouping.is_steady and pool.is_steady
         self._run_time = RunTime(profile, is_steady=is_steady)
         self._instant_reason = (
             ReleaseReason.IDLE_INSTANCE if profile.batchable else ReleaseReason.UNBATCHED

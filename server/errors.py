@@ -75,6 +75,12 @@ class ModelNotFound(ServeError):
     code = Code.NOT_FOUND
 
 
+class JobNotFound(ServeError):
+    """No optimization job has that id."""
+
+    code = Code.NOT_FOUND
+
+
 class ModelNotReady(ServeError):
     """The model exists but cannot answer now (loading, failed, draining): try again."""
 
@@ -123,6 +129,13 @@ class BackendError(ServeError):
     """The framework failed on this request. The message is fit for the client; detail is logged."""
 
     code = Code.INTERNAL
+
+
+class BackendLost(BackendError):
+    """The process that ran the model died during the run: whose request it was is not known.
+
+    A batch is not taken apart to find out, for the culprit would end the next process too.
+    """
 
 
 class LoadFailed(ServeError):

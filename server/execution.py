@@ -1,7 +1,8 @@
 """Runs one batch on a backend: gather inputs, run, split outputs. Called on an instance's thread.
 
 A batch that fails is cut in two and run again, halves of halves down to single requests, so that
-only the request at fault fails: n requests with one culprit cost about 2 log2(n) extra runs.
+only the request at fault fails: n requests with one culprit cost about 2 log2(n) extra runs. One
+that cost the model its process fails as a whole.
 """
 
 import logging
@@ -13,7 +14,7 @@ import numpy as np
 
 from protos.tensors import Array
 from server.backends.base import Backend
-from server.errors import BackendError, ServeError
+from server.errors import BackendError, BackendLost, ModelNotReady, ServeError
 from server.probe import PadPlan
 
 logger = logging.getLogger(__name__)
@@ -56,12 +57,15 @@ class Plan:
 
 
 def run(plan: Plan, parts: Sequence[Part]) -> Outcome:
-    """Runs the parts as one batch; of a failed batch every part gets another chance.
+    """Runs the parts as one batch; of most failed batches every part gets another chance.
 
     Never raises an `Exception`: failures are in the outcome.
     """
     try:
         return _run_together(plan, parts)
+    except (BackendLost, ModelNotReady) as error:
+        failure = _failure(plan.model, error)
+        return Outcome([type(failure)(str(failure)) for _ in parts])
     except Exception as error:
         if len(parts) == 1:
             return Outcome([_bare(_failure(plan.model, error))])

@@ -1,11 +1,14 @@
-"""Which files are models, and why one that was found cannot be served as it is.
+"""Which files and folders are models, and which of them serves.
 
-Every format of the product is recognised, so that an operator is told what to do about a file
-instead of "no model found". A file is never opened here: formats go by name.
+Formats go by name. Nothing of a model is opened here; of an artifact only its manifest is.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+
+from optimizer.artifact import MANIFEST, read_artifact
+from optimizer.errors import OptimizationError
 
 
 class Unservable(Exception):
@@ -17,23 +20,20 @@ class Format:
     """One format of model files."""
 
     name: str
-    convert_with: str = ""  # what makes ONNX of it; "" where none is needed
     runs_code: bool = False  # opening a file of it may run whatever its author wrote
 
 
-_SKLEARN = "skl2onnx.to_onnx"
 FORMATS: dict[str, Format] = {
     ".onnx": Format("ONNX"),
-    ".skops": Format("scikit-learn (skops)", _SKLEARN),
-    ".pkl": Format("pickle", _SKLEARN, runs_code=True),
-    ".joblib": Format("joblib", _SKLEARN, runs_code=True),
-    ".ubj": Format("XGBoost", "onnxmltools.convert_xgboost"),
-    ".json": Format("XGBoost", "onnxmltools.convert_xgboost"),
-    ".txt": Format("LightGBM", "onnxmltools.convert_lightgbm"),
-    ".pt2": Format("PyTorch (torch.export)", "torch.onnx.export"),
-    ".keras": Format("Keras", "tf2onnx.convert.from_keras"),
+    ".skops": Format("scikit-learn (skops)"),
+    ".pkl": Format("pickle", runs_code=True),
+    ".joblib": Format("joblib", runs_code=True),
+    ".ubj": Format("XGBoost"),
+    ".json": Format("XGBoost"),
+    ".txt": Format("LightGBM"),
+    ".pt2": Format("PyTorch (torch.export)"),
+    ".keras": Format("Keras"),
 }
-_SAVED_MODEL = Format("TensorFlow SavedModel", "python -m tf2onnx.convert --saved-model")
 _COMMON_SUFFIXES = (".json", ".txt")  # of many files that are no models
 
 
@@ -44,41 +44,67 @@ def is_model_file(path: Path) -> bool:
     return path.suffix in FORMATS
 
 
+def is_model_folder(folder: Path) -> bool:
+    """Whether a folder as a whole is a model: an artifact of the optimizer, or a SavedModel."""
+    return (folder / MANIFEST).is_file() or is_saved_model(folder)
+
+
 def is_saved_model(folder: Path) -> bool:
     return (folder / "saved_model.pb").is_file()
 
 
 def find_model(folder: Path, filename: str, allow_pickle: bool) -> Path:
-    """The file to serve in a version's folder: `filename` if given, else model.*, else the only.
+    """What to serve in a version's folder.
 
-    A folder called *.onnx that holds the model with its external data counts as that model.
+    `filename` if given; the folder itself if it is an artifact or a SavedModel; else model.*, else
+    the only model. A folder called *.onnx that holds the model with its external data counts as
+    that model.
 
     Raises:
-        Unservable: there is none, it is not clear which, or its format is not served.
+        Unservable: there is none, it is not clear which, or it may not be opened.
     """
     path = _named(folder, filename) if filename else _only_model(folder)
-    if path.is_dir() and path.suffix == ".onnx":
+    if path.is_dir() and path.suffix == ".onnx" and not is_model_folder(path):
         path = _only_model(path)
     check_servable(path, allow_pickle)
     return path
 
 
 def check_servable(path: Path, allow_pickle: bool) -> None:
-    """Raises Unservable unless this server can run the file as it is."""
-    format_ = _SAVED_MODEL if path.is_dir() else FORMATS.get(path.suffix)
-    if format_ is None:
+    """Raises Unservable unless this server may open the file or folder."""
+    if (path / MANIFEST).is_file():
+        for file in _files_of(path):
+            check_servable(file, allow_pickle)
+        return
+    if is_saved_model(path):
+        return
+    format_ = FORMATS.get(path.suffix)
+    if format_ is None or path.is_dir():
         known = ", ".join(FORMATS)
-        raise Unservable(f"{path}: no known model format, expected one of {known}")
+        raise Unservable(
+            f"{path}: no known model format, expected one of {known}, a TensorFlow SavedModel or"
+            " an artifact of the optimizer"
+        )
     if format_.runs_code and not allow_pickle:
         raise Unservable(
             f"{path}: {format_.name} files can run any code when they are opened, so they are"
             " refused; start the server with --allow-pickle if you trust whoever made this one"
         )
-    if format_.convert_with:
-        raise Unservable(
-            f"{path}: {format_.name} models are not served as they are;"
-            f" convert it to ONNX ({format_.convert_with}) and put the .onnx file in its place"
-        )
+
+
+def _files_of(folder: Path) -> Iterator[Path]:
+    """What opening an artifact opens in the framework that made it."""
+    try:
+        artifact = read_artifact(folder)
+        if artifact.runtime == "by_batch":
+            for regime in artifact.options["regimes"]:
+                yield from _files_of(folder / regime["folder"])
+        elif artifact.runtime == "native":
+            yield artifact.path
+    except OptimizationError as error:
+        raise Unservable(str(error)) from None
+    except (KeyError, TypeError) as error:
+        raise Unservable(f"{folder / MANIFEST}: no regimes: {error!r}") from None
 
 
 def _named(folder: Path, filename: str) -> Path:
@@ -91,10 +117,10 @@ def _named(folder: Path, filename: str) -> Path:
 
 
 def _only_model(folder: Path) -> Path:
-    if is_saved_model(folder):
+    if is_model_folder(folder):
         return folder
     entries = sorted(entry for entry in folder.iterdir() if not entry.name.startswith("."))
-    models = [entry for entry in entries if is_model_file(entry) or is_saved_model(entry)]
+    models = [entry for entry in entries if is_model_file(entry) or is_model_folder(entry)]
     preferred = [entry for entry in models if entry.stem == "model"]
     for suffix in FORMATS:
         for entry in preferred:

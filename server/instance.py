@@ -30,10 +30,15 @@ class Instance:
         self.name = name
         self.threads = threads  # compute threads a run uses
         self.is_busy = False
-        self.is_abandoned = False
         self._loop = asyncio.get_running_loop()
         self._inbox: SimpleQueue[tuple[Work, Done] | None] = SimpleQueue()
         self._thread: threading.Thread | None = None
+        self._ended: Callable[[], None] | None = None  # set once the work was given up on
+
+    @property
+    def thread_id(self) -> int:
+        """Of the thread that runs the work under way; 0 where there is none."""
+        return (self._thread.ident or 0) if self._thread is not None else 0
 
     def run(self, work: Work, done: Done) -> None:
         """Starts the work; `done` is called on the loop afterwards. Must not be busy."""
@@ -49,9 +54,12 @@ class Instance:
             self._thread = thread
         self._inbox.put((work, done))
 
-    def abandon(self) -> None:
-        """Gives up on work that hangs: its `done` will not be called, whatever it does."""
-        self.is_abandoned = True
+    def abandon(self, ended: Callable[[], None]) -> None:
+        """Gives up on work that hangs: its `done` will not be called, whatever it does.
+
+        `ended` is called on the loop instead, if the work returns after all.
+        """
+        self._ended = ended
         self._inbox.put(None)
 
     def close(self) -> None:
@@ -59,7 +67,8 @@ class Instance:
         self._inbox.put(None)
 
     def _finished(self, done: Done, error: BaseException | None) -> None:
-        if self.is_abandoned:
+        if self._ended is not None:
+            self._ended()
             return
         self.is_busy = False
         done(error)

@@ -32,15 +32,17 @@ class InstancePool:
         self.size = instances
         self.leased: set[Lease] = set()
         self.n_replaced = 0
+        self.n_inside = 0  # threads inside a backend: runs under way, and those given up on
+        self.on_empty: Callable[[], None] = _nothing  # called when `n_inside` has become 0
         self.narrow = narrow
         self._name, self._wide, self._slots = name, wide, slots
         self._idle = [self._instance(narrow, index) for index in range(instances)]
         self._idle_wide = None if wide is None else self._instance(wide, instances)
 
     @property
-    def is_on_cpu(self) -> bool:
-        """Whether runs compute on compute slots, so that they last as long as they did at load."""
-        return _is_on_cpu(self.narrow)
+    def is_steady(self) -> bool:
+        """Whether runs last as long as they did at load: here, and on compute slots."""
+        return _is_on_cpu(self.narrow) and self.narrow.backend.is_in_process
 
     @property
     def has_idle(self) -> bool:
@@ -62,11 +64,13 @@ class InstancePool:
 
     def give_back(self, lease: Lease) -> None:
         """Ends a lease; a batch that waits for slots anywhere may start within this call."""
+        self._left()
         self._return(lease, lease.instance)
 
     def replace(self, lease: Lease) -> None:
         """Ends a lease whose instance hangs: a new thread takes its place."""
-        lease.instance.abandon()
+        lease.instance.abandon(self._left)
+        lease.plan.backend.interrupt(lease.instance.thread_id)
         self.n_replaced += 1
         self._return(lease, self._instance(lease.plan, self.size + self.n_replaced))
 
@@ -87,10 +91,21 @@ class InstancePool:
         for lease in self.leased:
             lease.instance.close()
 
+    def interrupt(self) -> None:
+        """Ends the runs under way where that is possible: nobody wants their answers."""
+        for lease in self.leased:
+            lease.plan.backend.interrupt(lease.instance.thread_id)
+
     def _lent(self, instance: Instance, plan: Plan, taken: int) -> Lease:
         lease = Lease(instance, plan, taken)
         self.leased.add(lease)
+        self.n_inside += 1
         return lease
+
+    def _left(self) -> None:
+        self.n_inside -= 1
+        if not self.n_inside:
+            self.on_empty()
 
     def _return(self, lease: Lease, instance: Instance) -> None:
         self.leased.discard(lease)
@@ -103,6 +118,10 @@ class InstancePool:
     def _instance(self, plan: Plan, index: int) -> Instance:
         threads = plan.backend.threads if _is_on_cpu(plan) else 0
         return Instance(f"{self._name}-{index}", threads)
+
+
+def _nothing() -> None:
+    """Nobody has asked to be told."""
 
 
 def _is_on_cpu(plan: Plan) -> bool:

@@ -183,21 +183,15 @@ class _Loading:
     def _narrow(self, form: Format, file: ModelFile) -> Backend:
         """A session of the threads of one instance.
 
-        Opened at low priority only where it starts no threads: those inherit the priority of the
-        thread that creates them, and they serve.
+        Opened at low priority only where that starts no threads and no process: those inherit the
+        priority of the thread that creates them, and they serve.
         """
-        threads = self._execution.threads or self._measured_threads or 1
-        starts_none = threads == 1 and form.stays_on_cpu(self._execution)
+        threads = self._execution.threads or file.threads or 1
+        starts_nothing = threads == 1 and form.starts_nothing(self._execution)
         with self._plan.memory.admit(self._name, file.size_bytes):
-            if starts_none:
+            if starts_nothing:
                 return _at_low_priority(lambda: self._open(form, file, threads))
             return self._open(form, file, threads)
-
-    @property
-    def _measured_threads(self) -> int | None:
-        """The threads that the artifact was found to run best with, where that was tried."""
-        optimized = self._source.optimized
-        return optimized.artifact.options.get("threads") if optimized else None
 
     def _open(self, form: Format, file: ModelFile, threads: int, *, spins: bool = False) -> Backend:
         backend = form.open(file, self._execution, threads, spins=spins)
@@ -207,8 +201,9 @@ class _Loading:
 
     def _instances(self, narrow: Backend) -> int:
         """As many runs at once as there are compute threads for; a GPU is kept busy by two."""
-        if self._execution.instances is not None:
-            return self._execution.instances
+        said = self._execution.instances or narrow.instances
+        if said is not None:
+            return said
         if narrow.devices != _CPU:
             return _GPU_INSTANCES
         return max(1, self._plan.threads // narrow.threads)

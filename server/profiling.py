@@ -5,7 +5,7 @@ then what batches cost; then warm-up of every batch size that may occur.
 """
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import count
 
@@ -16,7 +16,9 @@ from protos.signature import Signature
 from protos.tensors import Array
 from server import batch_probe, latency_curve, pad_probe
 from server.backends.base import Backend
+from server.backends.by_batch import ByBatchBackend
 from server.backends.model_file import ModelFile
+from server.backends.reshaped import ReshapedBackend, reshaped
 from server.batch_probe import Tolerance
 from server.errors import LoadFailed, ServeError
 from server.latency_curve import AUTO_LIMIT, Clock
@@ -45,6 +47,17 @@ def runner(backend: Backend) -> Run:
     return lambda inputs: dict(zip(names, backend.run(inputs, names), strict=True))
 
 
+def _forms(backend: Backend, config: ModelConfig) -> list[Run]:
+    """What runs the batches: the backend, or each of the forms that it picks from by batch size.
+
+    Answers of two forms differ by more than rows of one form may.
+    """
+    inner = backend.inner if isinstance(backend, ReshapedBackend) else backend
+    if not isinstance(inner, ByBatchBackend):
+        return [runner(backend)]
+    return [runner(reshaped(regime.backend, config)) for regime in inner.regimes]
+
+
 def probe(
     backend: Backend,
     config: ModelConfig,
@@ -68,7 +81,8 @@ def probe(
     example = example_inputs.make(signature, recipe, rows)
     backend.signature = signature = _with_seen_ranks(signature, run(example))
     tolerance = _tolerance(backend, file)
-    return _Probe(run, signature, config, recipe, tolerance, budget_s, clock).probe(example)
+    forms = _forms(backend, config)
+    return _Probe(run, forms, signature, config, recipe, tolerance, budget_s, clock).probe(example)
 
 
 def warm_up(backend: Backend, probed: Probed) -> None:
@@ -101,6 +115,7 @@ class _Probe:
     """The probes of one model for which an example was found."""
 
     _run: Run
+    _forms: Sequence[Run]
     _signature: Signature
     _config: ModelConfig
     _recipe: Recipe
@@ -112,7 +127,7 @@ class _Probe:
         reason = _disabled_reason(self._config) or batch_probe.shape_reason(self._signature)
         if reason:
             return self._one_by_one(example, reason, None)
-        reason = self._mixing_reason(example)
+        reason = self._difference(example) or self._mixing_reason(*batch_probe.SIZES)
         if reason:
             return self._one_by_one(example, reason, self._request_rows())
         return self._batched(example)
@@ -125,7 +140,7 @@ class _Probe:
         if self._tolerance is batch_probe.DYNAMIC_QUANTIZATION:
             why += "; answers vary slightly with their batch, whose rows share a quantization scale"
         if max_batch > max(batch_probe.SIZES):
-            reason = batch_probe.mixing_reason(self._run, self._make, max_batch, self._tolerance)
+            reason = self._mixing_reason(max_batch)
             if reason:
                 return self._one_by_one(example, reason, self._request_rows())
         sizes = latency_curve.sizes(max_batch)
@@ -146,13 +161,16 @@ class _Probe:
         profile = replace(profile, pad_reason=pad_reason, warm_up_s=warm_up_s)
         return Probed(profile, example, (example,))
 
-    def _mixing_reason(self, example: Inputs) -> str:
-        if not batch_probe.is_repeatable(self._run, example):
-            return "two runs of the same input give different answers"
-        for rows in batch_probe.SIZES:
-            reason = batch_probe.mixing_reason(self._run, self._make, rows, self._tolerance)
-            if reason:
-                return reason
+    def _difference(self, example: Inputs) -> str:
+        is_repeatable = batch_probe.is_repeatable(self._run, example)
+        return "" if is_repeatable else "two runs of the same input give different answers"
+
+    def _mixing_reason(self, *sizes: int) -> str:
+        for run in self._forms:
+            for rows in sizes:
+                reason = batch_probe.mixing_reason(run, self._make, rows, self._tolerance)
+                if reason:
+                    return reason
         return ""
 
     def _request_rows(self) -> int | None:
@@ -216,6 +234,8 @@ def _max_batch(config: ModelConfig, curve: tuple[CurvePoint, ...], limit: int) -
 def _tolerance(backend: Backend, file: ModelFile) -> Tolerance:
     if file.is_dynamically_quantized:
         return batch_probe.DYNAMIC_QUANTIZATION
+    if file.is_low_precision:
+        return batch_probe.LOW_PRECISION
     return batch_probe.CPU if backend.devices == ("cpu",) else batch_probe.ACCELERATOR
 
 

@@ -3,8 +3,8 @@
 An argument of `serve` is one of three, decided once, when the server starts:
 
 * a file: one model, named after the file without its suffix, version 1;
-* a folder with a model.toml, a config.pbtxt, a model file or a version folder directly in it:
-  one model, named after the folder;
+* a folder with a model.toml, a config.pbtxt, a model file or a version folder directly in it, an
+  artifact of the optimizer or a TensorFlow SavedModel: one model, named after the folder;
 * any other folder: a repository, every folder in it (but hidden ones) being one model.
 
 So a repository whose model is called "1" is taken for a model with a version 1.
@@ -34,7 +34,7 @@ from server.formats import (
     check_servable,
     find_model,
     is_model_file,
-    is_saved_model,
+    is_model_folder,
 )
 from server.model_config import ConfigError, ModelConfig
 
@@ -233,7 +233,7 @@ def _is_model(path: Path) -> bool:
             known = ", ".join(FORMATS)
             raise RepositoryError(f"{path}: no model file, expected one of {known}")
         return True
-    return is_saved_model(path) or any(_belongs_to_model(entry) for entry in path.iterdir())
+    return is_model_folder(path) or any(_belongs_to_model(entry) for entry in path.iterdir())
 
 
 def _belongs_to_model(entry: Path) -> bool:
@@ -270,7 +270,7 @@ def _versions(
     if path.is_file():
         check_servable(path, allow_pickle)
         return {1: VersionFile(path, seen)}
-    folders = _version_folders(path)
+    folders = {} if is_model_folder(path) else _version_folders(path)
     if not folders:
         return {1: VersionFile(find_model(path, config.default_model_filename, allow_pickle), seen)}
     parts = _by_version(seen, path, folders)

@@ -29,6 +29,8 @@ from server.validation import Validator
 
 logger = logging.getLogger(__name__)
 
+_LONGEST_END_S = 1.0  # runs that nobody waits for are waited for so long when a version closes
+
 
 class ServedVersion:
     """A loaded version under traffic. All methods belong to the event loop."""
@@ -59,6 +61,8 @@ class ServedVersion:
         self._closed = asyncio.Event()
         self._example: Mapping[str, Array] = loaded.example
         self._trial: Instance | None = None
+        self._n_trials = 0  # threads inside the backend for a trial, given up on or not
+        self._is_closing = False
 
     @property
     def platform(self) -> str:
@@ -113,7 +117,7 @@ class ServedVersion:
                 self._close()
 
     async def closed(self) -> None:
-        """Waits until a retired version has closed."""
+        """Waits until a retired version has closed, or all but a run that takes long."""
         await self._closed.wait()
 
     def check(self, hang_timeout_s: float) -> None:
@@ -122,9 +126,23 @@ class ServedVersion:
 
     def _close(self) -> None:
         self.batcher.close()
-        if self._trial is not None or self.batcher.pool.n_replaced:
-            # A thread may still be inside the session: it stays open.
-            self._closed.set()
+        self._is_closing = True
+        self.batcher.pool.on_empty = self._free
+        self.batcher.pool.interrupt()
+        if self._trial is not None:
+            self.loaded.narrow.interrupt(self._trial.thread_id)
+        self._free()
+        if self._is_occupied:
+            asyncio.get_running_loop().call_later(_LONGEST_END_S, self._closed.set)
+
+    @property
+    def _is_occupied(self) -> bool:
+        """Whether a thread is inside a backend."""
+        return bool(self.batcher.pool.n_inside or self._n_trials)
+
+    def _free(self) -> None:
+        """Closes the backends, unless a thread is inside one: then when it comes out."""
+        if self._is_occupied:
             return
         freed = asyncio.get_running_loop().run_in_executor(None, self.loaded.close)
         freed.add_done_callback(self._freed)
@@ -149,7 +167,9 @@ class ServedVersion:
         if not self._example:
             return
         if self._trial is not None:
-            self._trial.abandon()
+            self._trial.abandon(self._trial_left)
+            self.loaded.narrow.interrupt(self._trial.thread_id)
+        self._n_trials += 1
         trial = self._trial = Instance(f"{self.model}-trial", 1)
         outcomes: list[execution.Outcome] = []
         plan = _plan(self, self.loaded.narrow)
@@ -165,8 +185,14 @@ class ServedVersion:
     ) -> None:
         trial.close()
         self._trial = None
+        self._trial_left()
         if error is None and self.problem and isinstance(outcomes[0].results[0], dict):
             self._on_health("")
+
+    def _trial_left(self) -> None:
+        self._n_trials -= 1
+        if self._is_closing:
+            self._free()
 
     def _set_problem(self, problem: str) -> None:
         self.problem = problem

@@ -39,6 +39,8 @@ class FakeBackend:
     artifact_id = "fake-1"
     devices: tuple[str, ...] = ("cpu",)
     fallback = ""
+    is_in_process = True
+    instances: int | None = None
 
     def __init__(
         self,
@@ -54,7 +56,8 @@ class FakeBackend:
         self.gate = threading.Event()
         self.gate.set()
         self.entered = threading.Semaphore(0)
-        self.is_closed = False
+        self.closed = threading.Event()
+        self.interrupted: list[int] = []
         self._compute = compute
 
     def run(self, inputs: Mapping[str, Array], output_names: Sequence[str]) -> list[Array]:
@@ -66,8 +69,15 @@ class FakeBackend:
         outputs = self._compute(inputs)
         return [outputs[name] for name in output_names]
 
+    def interrupt(self, thread: int) -> None:
+        self.interrupted.append(thread)
+
+    @property
+    def is_closed(self) -> bool:
+        return self.closed.is_set()
+
     def close(self) -> None:
-        self.is_closed = True
+        self.closed.set()
 
 
 def rows(*values: float) -> Array:

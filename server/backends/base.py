@@ -17,6 +17,8 @@ class Backend(Protocol):
     fallback: str  # why it does not run where it was to run first; empty when it does
     threads: int  # compute threads one `run` uses (its own included)
     memory_bytes: int  # what keeping it open costs, estimated from its weights
+    is_in_process: bool  # False: a run may wait for another process, however short it usually is
+    instances: int | None  # runs that it has at once; None: as many as there are threads for
 
     def run(self, inputs: Mapping[str, Array], output_names: Sequence[str]) -> list[Array]:
         """Runs one batch; blocks; gives up the GIL. Returns one array per name, in their order.
@@ -24,6 +26,10 @@ class Backend(Protocol):
         Raises:
             Exception: the framework's own; the caller makes a `BackendError` of it.
         """
+        ...
+
+    def interrupt(self, thread: int) -> None:
+        """Ends the run that this thread waits for, where that is possible; nobody wants it."""
         ...
 
     def close(self) -> None:

@@ -6,6 +6,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from optimizer.errors import OptimizationError
+from optimizer.source import source_of
 from server.errors import LoadFailed
 
 # How a TensorProto in a file names the file of its data: StringStringEntryProto{key=1, value=2}
@@ -25,6 +27,8 @@ class ModelFile:
     artifact_id: str  # "onnx-" and 12 hex digits of the hash of its content
     size_bytes: int  # all of its files together
     is_dynamically_quantized: bool = False  # rows of a batch share their quantization scale
+    is_low_precision: bool = False  # computed with fewer bits than the model's tensors have
+    threads: int | None = None  # of one run, where that was measured to be best
 
 
 def inspect_onnx(path: Path) -> ModelFile:
@@ -52,6 +56,23 @@ def inspect_onnx(path: Path) -> ModelFile:
             digest.update(hashlib.file_digest(content, "sha256").digest())
     size_bytes = sum(file.stat().st_size for file in (path, *external))
     return ModelFile(path, f"onnx-{digest.hexdigest()[:12]}", size_bytes, is_dynamic)
+
+
+def inspect_native(path: Path) -> ModelFile:
+    """The identity and the size of a model's file or SavedModel folder.
+
+    Raises:
+        LoadFailed: it is missing or empty.
+    """
+    try:
+        source = source_of(path)
+    except OptimizationError as error:
+        raise LoadFailed(str(error)) from None
+    files = [file for file in path.rglob("*") if file.is_file()] if path.is_dir() else [path]
+    size_bytes = sum(file.stat().st_size for file in files)
+    if not size_bytes:
+        raise LoadFailed(f"'{path}' is empty: copy or export the model again")
+    return ModelFile(path, f"{source.framework}-{source.fingerprint()[:12]}", size_bytes)
 
 
 def _chunks(path: Path) -> Iterator[tuple[bytes, bytes]]:

@@ -15,7 +15,7 @@ from protos.tensors import DTYPES, Array
 from server.backends import providers
 from server.backends.model_file import ModelFile
 from server.backends.ort_errors import load_reason, plain_text, start_reason, unsupported_type
-from server.backends.providers import CPU, NAMES, ON_GPU, Choice
+from server.backends.providers import CPU, NAMES, ON_GPU, Choice, NotStarted
 from server.errors import BackendError, InvalidRequest, LoadFailed
 from server.model_config import ExecutionConfig
 
@@ -51,6 +51,8 @@ class OrtBackend:
     """One session. `run` may be called from several threads at once."""
 
     platform = "onnxruntime_onnx"
+    is_in_process = True
+    instances: int | None = None
 
     def __init__(
         self,
@@ -95,6 +97,9 @@ class OrtBackend:
             return outputs
         pairs = zip(output_names, outputs, strict=True)
         return [_to_bytes(array) if name in self._text_outputs else array for name, array in pairs]
+
+    def interrupt(self, thread: int) -> None:
+        """A run of a session cannot be ended."""
 
     def close(self) -> None:
         """Frees the session; takes milliseconds per 100 MB."""
@@ -197,7 +202,7 @@ def _used(names: Sequence[str], missing: Mapping[str, str]) -> tuple[str, str]:
     used = next((name for name in names if name not in missing), None)
     if used is None:
         asked = ", ".join(f'"{name}"' for name in names)
-        raise LoadFailed(
+        raise NotStarted(
             f"none of [execution] providers = [{asked}] starts: {_listed(missing)}. Add"
             ' "cpu" to run there instead'
         )

@@ -61,6 +61,11 @@ _REMEDIES = {
     "libcu": "install CUDA and cuDNN, for example with pip install 'onnxruntime-gpu[cuda,cudnn]'",
 }
 
+
+class NotStarted(LoadFailed):
+    """None of the providers asked for starts on this machine."""
+
+
 Choice = tuple[str, dict[str, str]]
 """A provider by its name here, and its options."""
 

@@ -15,7 +15,7 @@ class ReshapedBackend:
     """Brings inputs to the model's shape and outputs to the declared one. Copies nothing."""
 
     def __init__(self, backend: Backend, config: ModelConfig) -> None:
-        self._backend = backend
+        self.inner = backend
         self._has_batch = bool(config.max_batch_size)
         self._tensors = {
             tensor.name: tensor
@@ -30,16 +30,21 @@ class ReshapedBackend:
         self.fallback: str = backend.fallback
         self.threads: int = backend.threads
         self.memory_bytes: int = backend.memory_bytes
+        self.is_in_process: bool = backend.is_in_process
+        self.instances: int | None = backend.instances
 
     def run(self, inputs: Mapping[str, Array], output_names: Sequence[str]) -> list[Array]:
         """As the backend's; the same failures, and InvalidRequest where elements do not fit."""
         feeds = {name: self._to_model(name, array) for name, array in inputs.items()}
-        outputs = self._backend.run(feeds, output_names)
+        outputs = self.inner.run(feeds, output_names)
         pairs = zip(output_names, outputs, strict=True)
         return [self._to_client(name, array) for name, array in pairs]
 
+    def interrupt(self, thread: int) -> None:
+        self.inner.interrupt(thread)
+
     def close(self) -> None:
-        self._backend.close()
+        self.inner.close()
 
     def _specs(self, specs: tuple[TensorSpec, ...]) -> tuple[TensorSpec, ...]:
         return tuple(self._spec(spec) for spec in specs)

@@ -7,7 +7,7 @@ import pytest
 
 from protos.signature import Signature, TensorSpec
 from protos.tensors import Array
-from server.errors import BackendError, InvalidRequest
+from server.errors import BackendError, BackendLost, InvalidRequest, ModelNotReady
 from server.execution import Part, Plan, run, run_single
 from server.probe import PadPlan
 from tests.fakes import FakeBackend, rows
@@ -64,6 +64,17 @@ def test_bisection_costs_few_extra_runs() -> None:
     backend = fail_on(3)
     run(plan(backend), [part(value) for value in range(16)])
     assert len(backend.batches) == 9, "the whole, then two halves at each of four depths"
+
+
+@pytest.mark.parametrize("error", [BackendLost("its process ended"), ModelNotReady("in 4 s")])
+def test_a_batch_that_cost_its_process_is_not_tried_in_parts(error: Exception) -> None:
+    backend = fail_on(3, error=error)
+    outcome = run(plan(backend), [part(value) for value in range(4)])
+    assert backend.batches == [4]
+    assert {(type(result), str(result)) for result in outcome.results} == {
+        (type(error), str(error))
+    }
+    assert len(set(map(id, outcome.results))) == 4, "an exception is raised once only"
 
 
 def test_a_failure_the_client_may_know_keeps_its_words() -> None:

@@ -67,20 +67,22 @@ async def test_an_idle_instance_keeps_nothing_of_its_last_work() -> None:
     instance.close()
 
 
-async def test_abandoned_work_is_never_heard_of_again() -> None:
+async def test_of_abandoned_work_only_its_return_is_heard() -> None:
     instance, gate = Instance("one", 1), threading.Event()
     calls: list[BaseException | None] = []
+    ended = asyncio.Event()
 
     def hang() -> None:
         gate.wait()
 
     instance.run(hang, calls.append)
     thread = instance._thread
-    instance.abandon()
+    instance.abandon(ended.set)
+    assert not ended.is_set()
     gate.set()
     assert thread is not None
     await asyncio.to_thread(thread.join)
-    await asyncio.sleep(0)
+    await ended.wait()
     assert calls == []
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from server import served as served_module
 from server.batch_policy import BatchSettings
 from server.errors import BackendError, Code
 from server.inference import Inference
@@ -104,6 +105,46 @@ async def test_a_cancelled_request_gives_its_handle_back() -> None:
     backend.gate.set()
     served.retire()
     await served.closed()
+
+
+async def test_a_version_is_freed_when_the_run_that_nobody_waits_for_has_ended() -> None:
+    backend = FakeBackend()
+    backend.gate.clear()
+    served = serve(backend)
+    inference = Inference(OneVersion(served))
+    running = asyncio.ensure_future(inference.predict(InferRequest("m", {"x": rows(1)})))
+    await asyncio.to_thread(backend.entered.acquire)
+    running.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await running
+    served.retire()
+    await asyncio.sleep(0)
+    assert not backend.is_closed, "its thread is inside"
+    assert len(backend.interrupted) == 1
+    backend.gate.set()
+    await served.closed()
+    assert backend.is_closed
+
+
+async def test_a_version_with_a_hung_run_closes_and_is_freed_later(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(served_module, "_LONGEST_END_S", 0.001)
+    backend = FakeBackend()
+    backend.gate.clear()
+    served = serve(backend, has_example=False)
+    inference = Inference(OneVersion(served))
+    stuck = asyncio.ensure_future(inference.predict(InferRequest("m", {"x": rows(1)})))
+    await asyncio.to_thread(backend.entered.acquire)
+    served.check(hang_timeout_s=0.0)
+    with pytest.raises(BackendError):
+        await stuck
+    assert len(backend.interrupted) == 1, "the run may be ended"
+    served.retire()
+    await served.closed()
+    assert not backend.is_closed
+    backend.gate.set()
+    await asyncio.to_thread(backend.closed.wait)
 
 
 @pytest.mark.parametrize("has_example", [True, False])
