@@ -21,6 +21,7 @@ from protos.signature import Signature
 
 _ROUNDS, _QUICK_ROUNDS = 6, 4
 _QUICK_BUDGET_S = 5.0
+_FIRST_SHARE = 0.4
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,8 +98,16 @@ def batch_sizes(goal: Goal, signature: Signature) -> tuple[int, ...]:
     fixed = fixed_rows(signature)
     if fixed is not None:
         return (fixed,)
-    sizes = {size for size in goal.batch_sizes if size <= goal.max_batch}
-    return tuple(sorted(sizes or {min(goal.batch_sizes)}))
+    sizes = sorted({size for size in goal.batch_sizes if size <= goal.max_batch})
+    sizes = sizes or [min(goal.batch_sizes)]
+    return tuple(sorted({sizes[0], sizes[len(sizes) // 2]}) if goal.is_quick else sizes)
+
+
+def shares(goal: Goal, sizes: int) -> list[float]:
+    """How the time is divided among batch sizes: most for the first where it decides."""
+    if sizes == 1 or goal.objective != "latency":
+        return [1 / sizes] * sizes
+    return [_FIRST_SHARE, *[(1 - _FIRST_SHARE) / (sizes - 1)] * (sizes - 1)]
 
 
 def fixed_rows(signature: Signature) -> int | None:
@@ -145,8 +154,9 @@ class _Heat:
 
     def _race(self, index: int, contenders: Sequence[Contender], samples: Samples) -> None:
         sizes = batch_sizes(self.goal, contenders[0].runner.signature) if contenders else ()
+        parts = shares(self.goal, len(sizes)) if sizes else []
         for number, batch in enumerate(sizes):
-            part = (index + number / len(sizes)) / self.heats
+            part = (index + sum(parts[:number])) / self.heats
 
             def on_turn(name: str, batch: int, part: float = part) -> None:
                 self.listener(Turn(name, batch, part))
@@ -159,7 +169,7 @@ class _Heat:
                 on_turn,
                 self.clock,
             )
-            race.run(contenders, samples, batch, self.budget_s / len(sizes))
+            race.run(contenders, samples, batch, self.budget_s * parts[number])
 
 
 def _measured(contender: Contender) -> Measured:

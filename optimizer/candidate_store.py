@@ -29,9 +29,10 @@ class CandidateStore:
         goal: Goal,
         prints: tuple[str, str],
     ) -> None:
+        """`prints` are of the model and of the data, as `keys.py` has them."""
         self._store, self._held = store, held
         self._device, self._goal = device, goal
-        self._source, self._data = prints
+        self.source, self._data = prints
 
     def find(self, candidate: Candidate) -> Artifact | None:
         """What was built of a candidate before."""
@@ -61,10 +62,10 @@ class CandidateStore:
         self._store.remember_winner(key_of(parts), artifact_id, report_json, parts=parts)
 
     def winner_parts(self) -> dict[str, str]:
-        return keys.winner_parts(self._source, self._device, self._goal, self._data)
+        return keys.winner_parts(self.source, self._device, self._goal, self._data)
 
     def _parts(self, candidate: Candidate) -> dict[str, str]:
-        return keys.artifact_parts(self._source, candidate, self._device, self._goal, self._data)
+        return keys.artifact_parts(self.source, candidate, self._device, self._goal, self._data)
 
     def _hold(self, artifact: Artifact) -> Artifact:
         self._held.enter_context(self._store.hold(artifact.artifact_id))

@@ -16,6 +16,7 @@ SIGNIFICANT = 200
 """Runs that a 99th percentile needs to mean something."""
 _PAUSE_S = 0.02  # runtimes whose threads spin for a while disturb whoever comes next
 _BEHIND = (2.0, 1.5, 1.25)  # times slower than the best, after each round: not measured further
+_FEW = 5  # runs, whose fastest may still have been disturbed: then not after the first round
 _WARM_UP_SHARE = 0.1  # of the time at a batch size
 _EXTRA_SHARE = 0.5  # of it, on top, for the percentiles of the best
 _INPUTS = 4  # different batches in turn: trees take another path for each
@@ -141,7 +142,8 @@ class Race:
         fastest = min((contender.pace for contender in running), default=0.0)
         for contender in running:
             times = contender.pace / fastest
-            if times > limit and contender.name != self.baseline:
+            is_unsure = number == 0 and len(contender.times) < _FEW
+            if times > limit and not is_unsure and contender.name != self.baseline:
                 contender.behind[batch] = f"{times:.1f} times the best one's time at batch {batch}"
         return [contender for contender in running if batch not in contender.behind]
 

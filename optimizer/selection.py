@@ -64,6 +64,9 @@ def select(outcomes: Sequence[Outcome], goal: Goal, baseline: Outcome) -> Select
     winner = _winner(able, goal, baseline)
     small = winner or baseline
     large = _large(able, small, baseline)
+    if large is not None and large.is_as_fast_before:
+        reason = f"{_reason(large.outcome, goal, baseline)}; {_at_most(large.outcome, small)}"
+        return Selection((Regime(None, large.outcome),), reason)
     if large is not None:
         first, other = Regime(large.max_rows, small), Regime(None, large.outcome)
         return Selection((first, other), _reason_of_two(first, other, baseline, goal))
@@ -154,6 +157,7 @@ class _Large:
 
     max_rows: int
     outcome: Outcome
+    is_as_fast_before: bool  # as the first winner, within the noise: then that is not needed
 
 
 def _large(able: Sequence[Outcome], small: Outcome, baseline: Outcome) -> _Large | None:
@@ -170,8 +174,13 @@ def _large(able: Sequence[Outcome], small: Outcome, baseline: Outcome) -> _Large
     if best is None:
         return None
     begin = next(begin for outcome, begin in found if outcome is best)
+    pairs = [(_at(best, batch), _at(small, batch)) for batch in batches[:begin]]
+    is_as_fast = best.candidate != baseline.candidate and all(
+        own is not None and other is not None and own.minimum * (1 - NOISE) <= other.minimum
+        for own, other in pairs
+    )
     # Where between two measured sizes the lines cross is not known: half way, in proportion.
-    return _Large(isqrt(batches[begin - 1] * batches[begin]), best)
+    return _Large(isqrt(batches[begin - 1] * batches[begin]), best, is_as_fast)
 
 
 def _pays_from(outcome: Outcome, small: Outcome, batches: Sequence[int]) -> int | None:
@@ -201,16 +210,21 @@ def _reason(winner: Outcome, goal: Goal, baseline: Outcome) -> str:
 
 
 def _reason_of_two(small: Regime, large: Regime, baseline: Outcome, goal: Goal) -> str:
-    batch = max(timing.batch for timing in large.outcome.timings)
-    own, other = large.outcome.timing(batch), small.outcome.timing(batch)
     if small.outcome.candidate == baseline.candidate:
         first = f"'{baseline.candidate.name}', which nothing beats there"
     else:
         first = _reason(small.outcome, goal, baseline)
-    second = f"'{large.outcome.candidate.name}'"
-    if own and other:
-        second += f", which needs {_change(own.min_s, other.min_s)} at batch {batch}"
+    second = f"'{large.outcome.candidate.name}', {_at_most(large.outcome, small.outcome)}"
     return f"up to {small.max_rows} rows {first}; beyond, {second}"
+
+
+def _at_most(outcome: Outcome, other: Outcome) -> str:
+    """How the two compare at the largest batch."""
+    batch = max(timing.batch for timing in outcome.timings)
+    own, others = outcome.timing(batch), other.timing(batch)
+    if own is None or others is None:
+        return f"not measured at batch {batch}"
+    return f"{_change(own.min_s, others.min_s)} at batch {batch}"
 
 
 def _praise(winner: Outcome, goal: Goal, baseline: Outcome) -> Iterator[str]:

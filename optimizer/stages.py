@@ -58,6 +58,7 @@ class Original:
     calibration_rows: int
     validation_rows: int
     is_real: bool  # the rows are data, not made up
+    has_labels: bool
     data: str  # where they come from, for reports
 
     @property
@@ -106,7 +107,14 @@ def prepare(case: Case, data: DataSpec | Path | None, databases: Mapping[str, st
     judged.save(folder.validation)
     Samples(answers).save(folder.reference)
     original = Original(
-        signature, task, _UNJUDGED, learned.rows, judged.rows, samples.is_real, samples.origin
+        signature,
+        task,
+        _UNJUDGED,
+        learned.rows,
+        judged.rows,
+        samples.is_real,
+        samples.labels is not None,
+        samples.origin,
     )
     verdict = _judged(original, goal, judged, (answers, answers), is_lossless=True)
     return replace(original, verdict=verdict)

@@ -175,6 +175,16 @@ def test_two_winners_that_do_not_pay_are_one() -> None:
     assert [regime.outcome.candidate.name for regime in chosen.regimes] == ["small"]
 
 
+@pytest.mark.parametrize("small", [{1: 4.0, 16: 60.0, 32: 190.0}, {1: 9.9, 16: 99.0, 32: 190.0}])
+def test_who_pays_for_large_batches_and_is_as_fast_for_small_ones_answers_all(
+    small: dict[int, float],
+) -> None:
+    large = {1: small[1] * 1.02, 16: small[16] * 1.04, 32: 80.0}
+    chosen = choose(outcome("small", small, score=1.0), outcome("large", large, score=0.995))
+    assert [regime.outcome.candidate.name for regime in chosen.regimes] == ["large"]
+    assert "at batch 32" in chosen.reason
+
+
 def test_the_original_keeps_large_batches_where_it_is_faster_there() -> None:
     chosen = choose(outcome("trees", {1: 0.1, 16: 90.0, 32: 900.0}))
     names = [regime.outcome.candidate.name for regime in chosen.regimes]
