@@ -125,7 +125,7 @@ def test_few_runs_that_may_have_been_disturbed_give_nobody_up() -> None:
     def disturbed_at_first(n: int) -> float:
         nonlocal runs
         runs += 1
-        return 2.0 if runs < 4 else 0.3
+        return 2.0 if runs < 3 else 0.3
 
     bench = Bench(original=lambda n: 0.4, unlucky=disturbed_at_first)
     found = bench.run(Goal(benchmark_s=20, batch_sizes=(1,)))
@@ -149,7 +149,7 @@ def test_a_size_that_takes_too_long_is_measured_for_the_best_only() -> None:
     bench = Bench(original=lambda n: 0.19 * n, best=lambda n: 0.12 * n, **slow)
     found = bench.run(Goal(benchmark_s=40, batch_sizes=(1, 64)))
     assert len(of(found, "best").timings) == 2
-    assert len(of(found, "slow5").timings) == 1
+    assert sum(len(entry.timings) == 2 for entry in found.entries) == 3
 
 
 def test_percentiles_of_the_best_come_from_enough_runs() -> None:
