@@ -35,7 +35,7 @@ def digits_module() -> nn.Module:
     steps = EPOCHS * len(batches)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, LEARNING_RATE, total_steps=steps)
     for image, label in (batch for _ in range(EPOCHS) for batch in batches):
-        loss = cross_entropy(network(image), label)
+        loss = cross_entropy(network(image)["logits"], label)
         optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
@@ -71,9 +71,8 @@ class _ImageClassifier(nn.Module):
         super().__init__()
         self.layers = nn.Sequential(*layers)
 
-    def forward(self, image: Tensor) -> Tensor:
-        logits: Tensor = self.layers(image)
-        return logits
+    def forward(self, image: Tensor) -> dict[str, Tensor]:
+        return {"logits": self.layers(image)}
 
 
 class _Bottleneck(nn.Module):
@@ -114,11 +113,11 @@ class _SentenceEncoder(nn.Module):
         super().__init__()
         self.encoder = encoder
 
-    def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+    def forward(self, input_ids: Tensor, attention_mask: Tensor) -> dict[str, Tensor]:
         hidden = self.encoder(input_ids, attention_mask=attention_mask).last_hidden_state
         kept = attention_mask.unsqueeze(-1).to(hidden.dtype)
         mean = (hidden * kept).sum(1) / kept.sum(1).clamp(min=1e-9)
-        return normalize(mean, dim=1)
+        return {"embedding": normalize(mean, dim=1)}
 
 
 def digits_cnn(folder: Path) -> Path:
