@@ -64,8 +64,8 @@ class ByBatchBackend:
     @staticmethod
     def _check(regimes: Sequence[Regime]) -> None:
         limits = [regime.max_rows for regime in regimes]
-        numbers = [limit for limit in limits[:-1] if limit is not None]
-        if not limits or limits[-1] is not None or numbers != sorted(set(limits[:-1]) - {None}):
+        numbers = [limit for limit in limits if limit is not None]
+        if limits != [*sorted(set(numbers)), None]:
             raise LoadFailed(
                 f"regimes: expected max_rows ascending with null at the end, got {limits}"
             )
