@@ -91,6 +91,7 @@ class Job:
     ended_s: float = 0.0  # 0: has not
     artifact_id: str = ""  # of what was found to be best
     techniques: tuple[str, ...] = ()  # that made it
+    not_serving_reason: str = ""  # why that artifact could not be put into service
     report: str = ""  # JSON
 
     @property
