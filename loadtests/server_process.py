@@ -101,7 +101,8 @@ def _start(
     models: Path, options: tuple[str, ...], log: Path, environment: dict[str, str], state: Path
 ) -> "subprocess.Popen[str]":
     command = [sys.executable, "-m", "server", "serve", str(models)]
-    command += ["--grpc-port", "0", "--http-port", "0", "--state-dir", str(state), *options]
+    command += ["--grpc-port", "0", "--http-port", "0", "--state-dir", str(state)]
+    command += ["--optimize", "off", *options]  # what is measured must not change meanwhile
     with log.open("w") as stderr:
         return subprocess.Popen(
             command,

@@ -13,6 +13,8 @@ from dataclasses import dataclass
 
 from prometheus_client import CollectorRegistry
 
+from optimizer.pipeline import optimize
+from server.backends.opener import open_artifact
 from server.heartbeat import Heartbeat
 from server.inference import Inference
 from server.loader import LoadPlan, load
@@ -20,6 +22,7 @@ from server.memory import MemoryGate
 from server.metrics import Metrics, VersionState, distribution_version
 from server.model_config import VersionSource
 from server.model_versions import ModelState
+from server.optimization import Optimization, Optimize
 from server.registry import Registry
 from server.repository import Repository
 from server.rpc.call import Service
@@ -27,6 +30,7 @@ from server.rpc.control import ModelsService
 from server.rpc.health import SERVER, HealthService, HealthTable
 from server.rpc.open_inference import OpenInferenceService
 from server.rpc.open_inference_settings import LogSettings
+from server.rpc.optimization import OptimizationService
 from server.rpc.predict import PredictionService
 from server.rpc.reflection import ReflectionService
 from server.served import ServedVersion
@@ -38,10 +42,16 @@ from server.transport.grpcio import GrpcioTransport
 from server.web.dashboard import Dashboard
 from server.web.gateway import Gateway
 from server.web.listener import HttpListener
+from server.web.optimize import OptimizationApi
 
 logger = logging.getLogger(__name__)
 
-_SERVICES = ("inference.GRPCInferenceService", "inflight.v1.Prediction", "inflight.v1.Models")
+_SERVICES = (
+    "inference.GRPCInferenceService",
+    "inflight.v1.Prediction",
+    "inflight.v1.Models",
+    "inflight.v1.Optimization",
+)
 _LOADS_AT_ONCE = 2
 _GIVEN_UP = 8  # loads that may hang before others wait for a thread
 
@@ -57,7 +67,9 @@ class Addresses:
 class App:
     """The server. Belongs to the event loop it is made on."""
 
-    def __init__(self, settings: ServeSettings, repository: Repository) -> None:
+    def __init__(
+        self, settings: ServeSettings, repository: Repository, optimize: Optimize = optimize
+    ) -> None:
         self._settings = settings
         self._slots = ComputeSlots(settings.threads)
         self._book = StatisticsBook()
@@ -71,13 +83,18 @@ class App:
             repository, self._open, settings.load_control, loads_at_once=_LOADS_AT_ONCE
         )
         self.inference = Inference(self.registry)
+        self.optimization = Optimization(
+            self.registry, repository, settings, optimize, open_artifact
+        )
         self._health = HealthTable()
         self._models = ModelsService(self.registry)
+        self._optimization = OptimizationService(self.optimization)
         self._prediction = PredictionService(self.inference)
         self._metrics = Metrics(
             CollectorRegistry(),
             self._book,
             self._states,
+            self.optimization.figures,
             with_triton_names=settings.metrics_compat == "triton",
         )
         self._open_inference = OpenInferenceService(
@@ -91,7 +108,8 @@ class App:
         self._transport = GrpcioTransport(self._services(), settings.max_message_bytes)
         gateway = Gateway(self._open_inference, self._metrics, settings.max_message_bytes)
         dashboard = Dashboard(self.registry, distribution_version("inflight"))
-        self._http = HttpListener(gateway.application(dashboard.routes()), settings.drain_s)
+        pages = [*dashboard.routes(), *OptimizationApi(self.optimization).routes()]
+        self._http = HttpListener(gateway.application(pages), settings.drain_s)
 
     @property
     def is_ready(self) -> bool:
@@ -112,6 +130,8 @@ class App:
         settings = self._settings
         self._report_health()
         self.registry.subscribe(self._model_changed)
+        self.registry.subscribe(self.optimization.models_changed)
+        self.registry.follow(self.optimization.version_loaded)
         grpc_port = self._transport.bind(settings.host, settings.grpc_port)
         http_port = await self._http.start(settings.host, settings.http_port)
         await self._transport.start()
@@ -123,6 +143,7 @@ class App:
         self._report_health()
         if settings.load_control == "poll":
             self._own(self._poll())
+        self._own(self.optimization.run())
         return Addresses(f"{settings.host}:{grpc_port}", f"{settings.host}:{http_port}")
 
     async def stop(self) -> None:
@@ -130,7 +151,7 @@ class App:
         self._is_stopping = True
         self._health.enter_graceful_shutdown()
         logger.info("not serving any more; lame duck for %g s", self._settings.lame_duck_s)
-        await asyncio.sleep(self._settings.lame_duck_s)
+        await asyncio.gather(self.optimization.stop(), asyncio.sleep(self._settings.lame_duck_s))
         self._health.close()
         self._models.close()
         self._prediction.drain()
@@ -140,6 +161,7 @@ class App:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        self.optimization.close()
         self._loaders.shutdown(wait=False)
         logger.info("stopped")
 
@@ -151,6 +173,7 @@ class App:
         services = (
             self._prediction,
             self._models,
+            self._optimization,
             self._open_inference,
             HealthService(self._health),
         )

@@ -6,10 +6,12 @@ and users' alerts hold on to them.
 """
 
 import asyncio
+import math
 import platform
 from bisect import bisect_left
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from itertools import accumulate
 from typing import Final, TypeVar
@@ -37,6 +39,8 @@ DURATION_BOUNDS_S: Final = (
 )
 BATCH_BOUNDS: Final = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
 
+STAGE_BOUNDS_S: Final = (0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0, 1800.0)
+
 _Reason = TypeVar("_Reason", bound=str)
 
 _VERSION: Final = ("model", "version")
@@ -57,6 +61,25 @@ class VersionState:
     memory_bytes: int = 0
 
 
+@dataclass(slots=True)
+class OptimizationFigures:
+    """What is counted of optimizations since the process started."""
+
+    jobs: Counter[str] = field(
+        default_factory=lambda: Counter(completed=0, rejected=0, failed=0, cancelled=0)
+    )  # ended, by outcome
+    lookups: Counter[str] = field(default_factory=lambda: Counter(hit=0, miss=0))
+    stages: dict[str, Counter[float]] = field(default_factory=dict)  # durations, up to a bound
+    stages_s: dict[str, float] = field(default_factory=dict)  # sums
+
+    def add_stage(self, stage: str, seconds: float) -> None:
+        """Counts one stage of one candidate."""
+        place = bisect_left(STAGE_BOUNDS_S, seconds)
+        bound = STAGE_BOUNDS_S[place] if place < len(STAGE_BOUNDS_S) else math.inf
+        self.stages.setdefault(stage, Counter())[bound] += 1
+        self.stages_s[stage] = self.stages_s.get(stage, 0.0) + seconds
+
+
 class Metrics(Collector):
     """The collector of all `inflight_*` metrics, and their text form.
 
@@ -71,10 +94,12 @@ class Metrics(Collector):
         registry: CollectorRegistry,
         book: StatisticsBook,
         states: Callable[[], Iterable[VersionState]],
+        optimization: OptimizationFigures | None = None,
         *,
         with_triton_names: bool = False,
     ) -> None:
         self._registry, self._book, self._states = registry, book, states
+        self._optimization = optimization or OptimizationFigures()
         self._with_triton_names = with_triton_names
         ProcessCollector(registry=registry)
         registry.register(self)
@@ -101,6 +126,7 @@ class Metrics(Collector):
         yield from _counter_families(entries)
         yield from _histogram_families(used)
         yield from _latency_families(used)
+        yield from _optimization_families(self._optimization)
         if self._with_triton_names:
             yield from triton_families(entries)
 
@@ -271,6 +297,30 @@ def _add_window(
         for quantile, value_s in zip(("0.5", "0.95", "0.99", "1"), values, strict=True):
             if summary.count:
                 latency.add_metric([*labels, stage, quantile, window], value_s)
+
+
+def _optimization_families(figures: OptimizationFigures) -> list[Metric]:
+    jobs = CounterMetricFamily(
+        "inflight_optimization_jobs", "Jobs, by how they ended.", labels=["outcome"]
+    )
+    lookups = CounterMetricFamily(
+        "inflight_artifact_cache_lookups",
+        "Loaded versions of which something was known from before, or not.",
+        labels=["result"],
+    )
+    stages = HistogramMetricFamily(
+        "inflight_optimization_stage_duration_seconds",
+        "Time one stage took for one candidate of a job that has ended.",
+        labels=["stage"],
+    )
+    for outcome, count in figures.jobs.items():
+        jobs.add_metric([outcome], count)
+    for result, count in figures.lookups.items():
+        lookups.add_metric([result], count)
+    for stage, counts in figures.stages.items():
+        buckets = histogram_buckets(counts, STAGE_BOUNDS_S)
+        stages.add_metric([stage], buckets, figures.stages_s[stage])
+    return [jobs, lookups, stages]
 
 
 def _labels(entry: BookEntry) -> list[str]:

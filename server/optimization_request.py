@@ -67,7 +67,6 @@ class OptimizationRequest:
     is_quick: bool = False
     time_limit_s: float | None = None
     promotes: bool = True  # the winner is to serve
-    is_automatic: bool = False  # the server's own wish, at load
 
     def __post_init__(self) -> None:
         """Raises InvalidRequest that names the field which is wrong."""

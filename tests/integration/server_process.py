@@ -18,8 +18,11 @@ def write_models(repository: Path, files: Mapping[str, bytes]) -> None:
 
 @contextmanager
 def serving(folder: Path, *options: str) -> Iterator[str]:
-    """Serves `folder`/models until left, and checks that the server then ends well."""
-    command = [sys.executable, "-m", "server", "serve", str(folder / "models")]
+    """Serves `folder`/models until left, and checks that the server then ends well.
+
+    Nothing is optimized at load unless `options` say so.
+    """
+    command = [sys.executable, "-m", "server", "serve", str(folder / "models"), "--optimize=off"]
     ports = ["--grpc-port=0", "--http-port=0", f"--state-dir={folder / 'state'}"]
     with (
         (folder / "log").open("w") as log,
