@@ -25,9 +25,10 @@ RUN python -m venv /opt/inflight
 COPY pyproject.toml constraints.txt README.md LICENSE ./
 COPY protos ./protos
 COPY client ./client
+COPY optimizer ./optimizer
 COPY server ./server
 RUN --mount=type=cache,target=/root/.cache/pip \
-    /opt/inflight/bin/pip install --constraint constraints.txt '.[cpu]'
+    /opt/inflight/bin/pip install --constraint constraints.txt '.[cpu,sklearn,openvino,tables,sql]'
 
 FROM python:${PYTHON_VERSION}-slim-bookworm AS cpu
 RUN useradd --uid 1000 --create-home --shell /usr/sbin/nologin inflight \
@@ -61,6 +62,7 @@ RUN python3 -m venv /opt/inflight
 COPY pyproject.toml constraints.txt README.md LICENSE ./
 COPY protos ./protos
 COPY client ./client
+COPY optimizer ./optimizer
 COPY server ./server
 RUN --mount=type=cache,target=/root/.cache/pip \
     /opt/inflight/bin/pip install --extra-index-url "${NVIDIA_INDEX}" \
