@@ -96,8 +96,8 @@ def run(
     Raises:
         ValueError: the function cannot be found by its name in another process.
         OptimizationError: what the function raised, in its own class.
-        StageFailed: it raised anything else, crashed, or used more memory than it may; its notes
-            hold the last lines that the stage printed.
+        StageFailed: it raised anything else, crashed, or used more memory than it may; after
+            the first line come the last ones that the stage printed.
         StageTimeout: it took too long.
         Cancelled: `cancelled` was set.
     """
@@ -327,10 +327,8 @@ class _Watch:
         return value
 
     def _failed(self, what: str) -> StageFailed:
-        """In one line, with what was printed last (a traceback) as its note."""
-        error = StageFailed(f"{self._name} {what}")
-        error.add_note("\n".join(self._tail))
-        return error
+        """What happened in the first line; then what was printed last, a traceback for example."""
+        return StageFailed("\n".join([f"{self._name} {what}", *self._tail]))
 
     def _death(self) -> str:
         code = self._child.exit_code() or 0

@@ -121,8 +121,9 @@ def test_own_errors_that_cannot_travel_keep_their_text() -> None:
 def test_other_errors_come_with_their_traceback() -> None:
     with pytest.raises(StageFailed) as caught:
         stage.run(functions.fail)
-    assert str(caught.value) == "fail failed: ValueError: expected 3, got 4"
-    assert "in fail" in caught.value.__notes__[0]
+    first, *others = str(caught.value).splitlines()
+    assert first == "fail failed: ValueError: expected 3, got 4"
+    assert "in fail" in "".join(others)
 
 
 @pytest.mark.parametrize(
@@ -143,7 +144,7 @@ def test_death(function: Callable[..., Any], arguments: tuple[Any, ...], says: s
 def test_death_comes_with_last_words() -> None:
     with pytest.raises(StageFailed) as caught:
         stage.run(functions.leave_at_once, 3)
-    assert caught.value.__notes__ == ["leaving"]
+    assert str(caught.value).splitlines()[1:] == ["leaving"]
 
 
 def test_crash_after_the_answer_does_not_matter() -> None:
