@@ -22,7 +22,7 @@ from optimizer.conclusion import Conclusion, report_of
 from optimizer.contest import Contest
 from optimizer.data.spec import DataSpec
 from optimizer.device import Device
-from optimizer.errors import Cancelled, OptimizationError
+from optimizer.errors import Cancelled, OptimizationError, StageFailed
 from optimizer.goal import Goal
 from optimizer.plan import ModelFacts
 from optimizer.progress import Board, Listener, Progress
@@ -98,6 +98,7 @@ class _Job:
         self._stages, self._board, self._store = stage_runner, board, store
         self._notes: list[str] = []
         self._seconds: dict[str, float] = {}
+        self._has_failed = False  # the conversion, in a way that may not be the model's fault
 
     def run(self, data: DataSpec | Samples | None, databases: Mapping[str, str]) -> Report:
         original = self._timed("prepare", lambda: self._prepare(data, databases))
@@ -134,14 +135,20 @@ class _Job:
             notes=tuple(self._notes),
         )
         report = report_of(end)
-        if self._is_complete():
+        if self._is_lasting(chosen):
             self._store.remember(artifact, json.dumps(report.to_json()))
         self._board.begin("done", 100.0, report.reason)
         return report
 
-    def _is_complete(self) -> bool:
-        """Whether another run would find the same: time did not run out."""
-        return not self._board.in_state(State.CANCELLED)
+    def _is_lasting(self, chosen: Selection) -> bool:
+        """Whether another run would find the same: time did not run out, and nothing crashed.
+
+        A winner is one whatever crashed beside it.
+        """
+        if self._board.in_state(State.CANCELLED):
+            return False
+        has_failed = self._has_failed or bool(self._board.in_state(State.FAILED))
+        return not (chosen.is_rejected and has_failed)
 
     def _prepare(self, data: DataSpec | Samples | None, databases: Mapping[str, str]) -> Original:
         self._board.begin("preparing", 0.0, f"opening {self._case.source.path.name}")
@@ -166,7 +173,8 @@ class _Job:
         except Cancelled:
             raise
         except OptimizationError as error:
-            self._note(f"not converted to ONNX: {error}")
+            self._has_failed |= isinstance(error, StageFailed)
+            self._note(f"not converted to ONNX: {_first_line(error)}")
             return None
         for note in found.notes:
             self._note(note)
@@ -182,7 +190,8 @@ class _Job:
         except Cancelled:
             raise
         except OptimizationError as error:
-            self._note(f"its graph cannot be looked at, so only runtimes are compared: {error}")
+            self._has_failed |= isinstance(error, StageFailed)
+            self._note(f"not changed, as its graph cannot be read: {_first_line(error)}")
             return ModelFacts(framework, None)
         return ModelFacts(framework, graph, levels)
 
@@ -224,3 +233,7 @@ class _Job:
     def _note(self, text: str) -> None:
         self._notes.append(text)
         self._board.tell(text)
+
+
+def _first_line(error: Exception) -> str:
+    return next(iter(str(error).splitlines()), "")

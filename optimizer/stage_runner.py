@@ -13,6 +13,9 @@ from optimizer.stage import Limits
 
 Result = TypeVar("Result")
 
+PRINTED = "| "
+"""Begins lines of the log that libraries printed, not the job."""
+
 
 class StageRunner:
     """The only one who starts a job's child processes. Used by the job's thread."""
@@ -55,7 +58,7 @@ class StageRunner:
             *arguments,
             limits=limits,
             cancelled=self._cancelled,
-            on_line=self._board.tell,
+            on_line=lambda line: self._board.tell(PRINTED + line),
             on_progress=on_progress,
         )
 
