@@ -21,7 +21,7 @@ COMMANDS = {
     "demo": "train a small model, serve it, and send it real requests",
     "optimize": "find the fastest form of a model that answers as the original does",
     "predict": "send a file to a model and print the answer",
-    "models": "list the models of a server, describe one, promote or roll back its artifact",
+    "models": "list the models, describe one, or change which form serves",
     "jobs": "list, show, watch or cancel the optimizations of a server",
     "window": "show or change how a model batches, while it serves",
     "top": "watch the latency of a server's models",

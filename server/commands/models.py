@@ -1,4 +1,4 @@
-"""`inflight models`: what a server serves, or all about one model."""
+"""`inflight models`: what a server serves, all about one model, and which form of it serves."""
 
 import argparse
 import json
@@ -9,7 +9,7 @@ from google.protobuf.message import Message
 
 from client import Client
 from protos import models_pb2 as pb
-from server.commands.connection import add_url, ask
+from server.commands.connection import CommandError, add_url, ask, positive
 from server.commands.table import milliseconds, rate, table
 
 
@@ -18,13 +18,32 @@ def add_parser(subparsers: Any) -> None:
         "models", help="list the models of a server, or describe one"
     )
     parser.add_argument("model", nargs="?", metavar="MODEL", help="describe this model")
+    forms = parser.add_mutually_exclusive_group()
+    forms.add_argument(
+        "--promote",
+        nargs="?",
+        const="",
+        default=None,
+        metavar="JOB",
+        help="let the artifact of a job (of the latest one) serve in place of MODEL's own file",
+    )
+    forms.add_argument("--roll-back", action="store_true", help="let MODEL's own file serve again")
+    parser.add_argument(
+        "--version",
+        type=positive,
+        metavar="N",
+        dest="model_version",
+        help="the version to promote or roll back (default: the one that answers)",
+    )
     parser.add_argument("--json", action="store_true", help="print JSON")
     add_url(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
     def question(client: Client) -> None:
-        if arguments.model:
+        if arguments.promote is not None or arguments.roll_back:
+            print(_exchange(client, arguments))
+        elif arguments.model:
             answer = client.model(arguments.model)
             print(_json([answer]) if arguments.json else describe(answer))
         else:
@@ -32,6 +51,21 @@ def run(arguments: argparse.Namespace) -> int:
             print(_json(models) if arguments.json else list_models(models))
 
     return ask(arguments.url, question)
+
+
+def _exchange(client: Client, arguments: argparse.Namespace) -> str:
+    """Promotes or rolls back; says what serves now."""
+    model, version = arguments.model, arguments.model_version
+    if not model:
+        raise CommandError("--promote and --roll-back need a MODEL")
+    if arguments.roll_back:
+        served = client.roll_back(model, version=version)
+    else:
+        served = client.promote(model, version=version, job_id=arguments.promote)
+    made = f" ({', '.join(served.techniques)}, {served.id or 'an earlier job'})"
+    return f"{model} version {served.version}: {served.artifact_id} serves" + (
+        made if served.techniques else ""
+    )
 
 
 def list_models(models: list[pb.ModelSummary]) -> str:
@@ -59,8 +93,12 @@ def _summary(model: pb.ModelSummary) -> tuple[str, ...]:
         milliseconds(model.total.p50_ms) if measured else "-",
         milliseconds(model.total.p99_ms) if measured else "-",
         rate(model.total.rate) if is_ready else "-",
-        model.reason or model.batching_reason,
+        model.reason or model.batching_reason or _made_by(model),
     )
+
+
+def _made_by(model: pb.ModelSummary) -> str:
+    return f"optimized: {', '.join(model.techniques)}" if model.techniques else ""
 
 
 def state_name(state: pb.State) -> str:
@@ -88,6 +126,7 @@ def _details(version: pb.ModelVersion) -> list[tuple[str, str]]:
         *_curve(version),
         ("runs on", _layout(execution)),
         ("artifact", f"{version.artifact_id} ({version.platform})"),
+        ("optimized", _optimized(version)),
         ("memory", _size(version.memory_bytes)),
         ("loaded in", f"{version.load_ms:.0f} ms, {version.warm_up_ms:.0f} ms of them warm-up"),
         ("requests", f"{latency.successes} answered, {latency.failures} failed"),
@@ -107,6 +146,11 @@ def _tensor(tensor: pb.TensorInfo) -> str:
     sizes = [name or str(size) for name, size in zip(names, tensor.shape, strict=True)]
     optional = " (optional)" if tensor.optional else ""
     return f"{tensor.name} {tensor.datatype}[{', '.join(sizes)}]{optional}"
+
+
+def _optimized(version: pb.ModelVersion) -> str:
+    by = f" by {version.optimization_id}" if version.optimization_id else ""
+    return ", ".join(version.techniques) + by
 
 
 def _no(reason: str) -> str:

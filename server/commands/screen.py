@@ -5,9 +5,9 @@ import shutil
 import signal
 import termios
 import tty
-from collections.abc import Iterator
+from collections.abc import Coroutine, Iterator
 from contextlib import contextmanager
-from typing import TextIO
+from typing import Any, TextIO
 
 _ENTER = "\x1b[?1049h\x1b[?25l"  # another screen, no cursor
 _LEAVE = "\x1b[?25h\x1b[?1049l"
@@ -16,6 +16,8 @@ _HOME, _END_OF_LINE, _END_OF_SCREEN = "\x1b[H", "\x1b[K", "\x1b[J"
 
 class Screen:
     """Plain text: every frame is printed below the one before. Nobody can leave it by a key."""
+
+    is_live = False  # a frame takes the place of the one before
 
     def __init__(self, out: TextIO) -> None:
         self._out = out
@@ -40,6 +42,8 @@ class Screen:
 class TerminalScreen(Screen):
     """Every frame takes the place of the one before, cut to the terminal's size."""
 
+    is_live = True
+
     def __init__(self, out: TextIO, title: str) -> None:
         super().__init__(out)
         self._title = title
@@ -51,6 +55,18 @@ class TerminalScreen(Screen):
         text = "\r\n".join(line[:columns] + _END_OF_LINE for line in lines)
         self._out.write(_HOME + text + _END_OF_SCREEN)
         self._out.flush()
+
+
+async def until_left(drawing: Coroutine[Any, Any, None], screen: Screen) -> None:
+    """Draws until there is nothing more to draw or the user has enough."""
+    draw, leave = asyncio.ensure_future(drawing), asyncio.ensure_future(screen.left())
+    try:
+        await asyncio.wait((draw, leave), return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        leave.cancel()
+        draw.cancel()
+    if not screen.is_left:
+        await draw
 
 
 @contextmanager

@@ -9,7 +9,7 @@ from typing import Any
 from client import AsyncClient, InferenceError
 from protos import models_pb2 as pb
 from server.commands.connection import CommandError, add_url, fail
-from server.commands.screen import Screen, open_screen
+from server.commands.screen import Screen, open_screen, until_left
 from server.commands.table import milliseconds, rate, table
 
 _BY_NAME = 20  # more models than this are sorted by their rate
@@ -61,7 +61,7 @@ async def _watch(arguments: argparse.Namespace) -> None:
         title = f"inflight top  {arguments.url}  last {arguments.window_s} s  q quits"
         frames = client.watch_latency(window_s=arguments.window_s, interval_s=arguments.interval_s)
         with open_screen(sys.stdout, sys.stdin, title) as screen:
-            await _until_quit(_draw(frames, screen), screen)
+            await until_left(_draw(frames, screen), screen)
     if not screen.is_left:
         raise CommandError(f"the server at {arguments.url} has stopped", exit_code=1)
 
@@ -70,18 +70,6 @@ async def _draw(frames: AsyncIterator[list[pb.ModelLatency]], screen: Screen) ->
     tables = Tables()
     async for models in frames:
         screen.show(tables.next(models))
-
-
-async def _until_quit(drawing: Any, screen: Screen) -> None:
-    """Draws until there is nothing more to draw or the user has enough."""
-    draw, leave = asyncio.ensure_future(drawing), asyncio.ensure_future(screen.left())
-    try:
-        await asyncio.wait((draw, leave), return_when=asyncio.FIRST_COMPLETED)
-    finally:
-        leave.cancel()
-        draw.cancel()
-    if not screen.is_left:
-        await draw
 
 
 class Tables:
