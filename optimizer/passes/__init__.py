@@ -55,7 +55,9 @@ PASSES: Mapping[str, Pass] = _Passes()
 """Every pass by its name. Raises Unavailable for one whose library is not installed."""
 
 
-def apply_steps(steps: Sequence[Step], given: PassInput) -> PassResult:
+def apply_steps(
+    steps: Sequence[Step], given: PassInput, passes: Mapping[str, Pass] = PASSES
+) -> PassResult:
     """Applies passes one after the other; each is given what the one before it made.
 
     The last one's files are alone in a subfolder of `given.folder`. Without steps the result is
@@ -71,7 +73,7 @@ def apply_steps(steps: Sequence[Step], given: PassInput) -> PassResult:
         folder = given.folder / f"{number}-{step.name}"
         folder.mkdir(parents=True)
         part = replace(given, model=result.file, folder=folder, settings=step.settings)
-        made = _apply(step.name, part)
+        made = _apply(step.name, part, passes)
         notes = (*result.notes, *made.notes)
         if number:
             shutil.rmtree(result.file.parent)  # weights of every step would add up
@@ -79,10 +81,10 @@ def apply_steps(steps: Sequence[Step], given: PassInput) -> PassResult:
     return result
 
 
-def _apply(name: str, given: PassInput) -> PassResult:
-    if name not in _CLASSES:
-        raise PassError(f"there is no pass '{name}', expected one of {', '.join(PASSES)}")
-    step = PASSES[name]
+def _apply(name: str, given: PassInput, passes: Mapping[str, Pass]) -> PassResult:
+    if name not in set(passes):
+        raise PassError(f"there is no pass '{name}', expected one of {', '.join(passes)}")
+    step = passes[name]
     if given.model.suffix != ".onnx":
         raise PassError(f"{name} works on ONNX, the step before it made '{given.model.name}'")
     refusal = step.requires(given.model)

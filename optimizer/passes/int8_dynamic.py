@@ -9,8 +9,8 @@ from optimizer.errors import PassError
 from optimizer.passes.contract import PassInput, PassResult
 from optimizer.passes.graph_facts import facts
 from optimizer.passes.multiply_adds import CONVOLUTIONS
-from optimizer.passes.onnx_files import is_large
-from optimizer.passes.preparation import prepared, work_folder
+from optimizer.passes.onnx_files import is_large, work_folder
+from optimizer.passes.preparation import prepared
 from optimizer.passes.promises import broken, first_line, not_quantized
 from optimizer.passes.quiet import quietly
 

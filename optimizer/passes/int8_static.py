@@ -18,8 +18,9 @@ from optimizer.passes.answers import finite_answers
 from optimizer.passes.calibration_rows import batches, checked
 from optimizer.passes.contract import PassInput, PassResult
 from optimizer.passes.graph_facts import facts
-from optimizer.passes.onnx_files import is_large
-from optimizer.passes.preparation import prepared, work_folder
+from optimizer.passes.multiply_adds import CONVOLUTIONS, PRODUCTS
+from optimizer.passes.onnx_files import is_large, work_folder
+from optimizer.passes.preparation import prepared
 from optimizer.passes.promises import broken, first_line, not_quantized
 from optimizer.passes.quiet import quietly
 from optimizer.samples import Samples
@@ -62,7 +63,9 @@ class Int8Static:
         found = facts(model)
         if found.is_quantized:
             return "it is quantized already"
-        return "" if found.quantizable else "it has no float weights in convolutions or products"
+        if not any(found.weights.get(kind) for kind in (*CONVOLUTIONS, *PRODUCTS)):
+            return "it has no float weights in Conv, MatMul or Gemm"
+        return ""
 
     def apply(self, given: PassInput) -> PassResult:
         samples = checked(given)

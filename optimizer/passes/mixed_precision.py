@@ -7,7 +7,8 @@ from optimizer.errors import PassError
 from optimizer.passes import int8_dynamic, int8_static
 from optimizer.passes.calibration_rows import checked
 from optimizer.passes.contract import Pass, PassInput, PassResult
-from optimizer.passes.preparation import prepared, work_folder
+from optimizer.passes.onnx_files import work_folder
+from optimizer.passes.preparation import prepared
 from optimizer.passes.promises import broken, listed, not_quantized
 from optimizer.passes.sensitivity import Builder, Found, search
 

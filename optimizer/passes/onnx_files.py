@@ -4,6 +4,7 @@ Imports onnx, so it is imported where a model is worked on, in child processes.
 """
 
 import shutil
+import tempfile
 from collections.abc import Iterator, Mapping
 from math import prod
 from pathlib import Path
@@ -14,7 +15,7 @@ from google.protobuf.message import DecodeError
 from optimizer.errors import PassError
 
 _SMALL = 1024  # elements; shapes and axes, which shape inference reads, are smaller
-_PROTOBUF_LIMIT = 2_000_000_000  # bytes; a message of 2 GiB or more cannot be written
+PROTOBUF_LIMIT = 1_900_000_000  # bytes; a message of 2 GiB or more cannot be written
 _DOMAIN_PREFIXES = {"": "", "ai.onnx": "", "com.microsoft": ""}
 
 
@@ -38,7 +39,7 @@ def load_graph(path: Path) -> onnx.ModelProto:
 
 def save(model: onnx.ModelProto, path: Path) -> None:
     """Writes a model; what one file cannot hold goes to `<name>.data` beside it."""
-    if model.ByteSize() < _PROTOBUF_LIMIT:
+    if _weight_bytes(model) < PROTOBUF_LIMIT:
         onnx.save(model, str(path))
         return
     onnx.save(
@@ -74,7 +75,22 @@ def external_files(path: Path) -> list[Path]:
 def is_large(model: Path) -> bool:
     """Whether one protobuf message may be too small for what is made of a model."""
     data = model.with_name(f"{model.name}.data")
-    return data.is_file() or model.stat().st_size > _PROTOBUF_LIMIT
+    return data.is_file() or model.stat().st_size > PROTOBUF_LIMIT
+
+
+def _weight_bytes(model: onnx.ModelProto) -> int:
+    # Not ByteSize(), which fails on the models in question.
+    sizes = {kind: onnx.helper.tensor_dtype_to_np_dtype(kind).itemsize for kind in _kinds(model)}
+    return sum(n_elements(tensor) * sizes[tensor.data_type] for tensor in all_tensors(model))
+
+
+def _kinds(model: onnx.ModelProto) -> set[int]:
+    return {tensor.data_type for tensor in all_tensors(model)}
+
+
+def work_folder(folder: Path) -> tempfile.TemporaryDirectory[str]:
+    """A folder for files on the way, on the same disk as the result."""
+    return tempfile.TemporaryDirectory(prefix=".work-", dir=folder)
 
 
 def opset(model: onnx.ModelProto) -> int:

@@ -28,7 +28,7 @@ class OpenvinoWeightsInt8:
         if found.is_quantized:
             return "it is quantized already"
         if not found.quantizable:
-            return "it has no float weights in convolutions or products"
+            return "it has no float weights to quantize"
         return refusal(model)
 
     def apply(self, given: PassInput) -> PassResult:

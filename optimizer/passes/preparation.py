@@ -1,18 +1,20 @@
 """Gets a graph into the form that ONNX Runtime's quantizers work on."""
 
-import tempfile
+import contextlib
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from onnxruntime.quantization.shape_inference import quant_pre_process
 
 from optimizer.converters.onnx_upgrade import upgraded
 from optimizer.errors import PassError
 from optimizer.passes.graph_facts import facts
-from optimizer.passes.onnx_files import forget_shapes, load, name_nodes, save
+from optimizer.passes.onnx_files import forget_shapes, is_large, load, name_nodes, save
 from optimizer.passes.promises import first_line
 from optimizer.passes.quiet import quietly
 
+_PREPARED = "prepared.onnx"
 _PER_CHANNEL = 13  # opset where DequantizeLinear has an axis
 _UPGRADED = 17
 
@@ -23,10 +25,12 @@ def prepared(model: Path, folder: Path) -> Path:
     Quantizers write beside what they read, so they are given this and never the original.
 
     Raises:
-        PassError: it cannot be brought to an opset with 8-bit operators.
+        ConversionError: it cannot be brought to an opset with 8-bit operators.
+        PassError: its shapes cannot be inferred.
     """
+    folder = folder.resolve()
     source = _recent(model, folder)
-    named, target = folder / "named.onnx", folder / "prepared.onnx"
+    named, target = folder / "named.onnx", folder / _PREPARED
     graph = load(source)
     forget_shapes(graph)
     name_nodes(graph)
@@ -39,22 +43,11 @@ def prepared(model: Path, folder: Path) -> Path:
     return target
 
 
-def work_folder(folder: Path) -> tempfile.TemporaryDirectory[str]:
-    """A folder for files on the way, on the same disk as the result."""
-    return tempfile.TemporaryDirectory(prefix=".work-", dir=folder)
-
-
 def _recent(model: Path, folder: Path) -> Path:
-    found = facts(model).opset
-    if found >= _PER_CHANNEL:
+    if facts(model).opset >= _PER_CHANNEL:
         return model
     target = folder / "upgraded.onnx"
-    if not upgraded(model, target, _UPGRADED):
-        raise PassError(
-            f"opset {found} cannot be upgraded to {_UPGRADED}; quantized operators with a scale"
-            f" per channel begin at {_PER_CHANNEL}"
-        )
-    return target
+    return target if upgraded(model, target, _UPGRADED) else model
 
 
 def _infer(source: Path, target: Path) -> None:
@@ -68,10 +61,22 @@ def _infer(source: Path, target: Path) -> None:
     errors: list[Exception] = []
     for options in attempts:
         try:
-            with quietly():
-                quant_pre_process(str(source), str(target), **options)
+            # Symbolic inference that gives up leaves what it has in the current folder.
+            with quietly(), contextlib.chdir(source.parent):
+                quant_pre_process(str(source), str(target), **options, **_form(source))
         except Exception as error:  # sympy's, protobuf's, ONNX Runtime's: no common root
             errors.append(error)
         else:
             return
     raise PassError(f"cannot be prepared for quantization: {first_line(errors[0])}")
+
+
+def _form(source: Path) -> dict[str, Any]:
+    if not is_large(source):
+        return {}
+    location = f"{_PREPARED}.data"
+    return {
+        "save_as_external_data": True,
+        "all_tensors_to_one_file": True,
+        "external_data_location": location,
+    }

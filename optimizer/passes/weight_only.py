@@ -11,8 +11,7 @@ from optimizer.errors import PassError
 from optimizer.passes.calibration_rows import batches, checked
 from optimizer.passes.contract import PassInput, PassResult
 from optimizer.passes.graph_facts import facts
-from optimizer.passes.onnx_files import forget_shapes, is_large, load, name_nodes, save
-from optimizer.passes.preparation import work_folder
+from optimizer.passes.onnx_files import forget_shapes, is_large, load, name_nodes, save, work_folder
 from optimizer.passes.products import as_products
 from optimizer.passes.promises import broken, first_line
 from optimizer.passes.quiet import quietly
@@ -32,7 +31,7 @@ class WeightOnly:
 
     Settings: `bits` (8 or 4), `method` ("rtn", "hqq", or "gptq" of 4 bits, which needs data),
     `block` (32 weights share a scale), `symmetric` (true), `accuracy_level` (4: 8-bit
-    arithmetic), `gather` (false: embedding tables stay in float; true: they get the same bits).
+    arithmetic), `gather` (embedding tables too: true of 8 bits, where it costs next to nothing).
 
     A graph with nothing to quantize is refused, not copied.
 
@@ -77,7 +76,7 @@ class _Settings:
         self.block: int = given.get("block", 32)
         self.symmetric: bool = given.get("symmetric", True)
         self.accuracy_level: int | None = given.get("accuracy_level")
-        self.gather: bool = given.get("gather", False)
+        self.gather: bool = given.get("gather", self.bits == 8)
         if self.bits not in _BITS:
             raise PassError(f"weight_only: bits is {self.bits}, expected one of {_BITS}")
         if self.method not in _METHODS:
@@ -95,13 +94,9 @@ class _Settings:
 def _source(model: Path, work: Path, settings: _Settings) -> Path:
     """A copy as the quantizer takes it: MatMul for Gemm, names, an opset that has the types."""
     source = work / "source.onnx"
-    found = facts(model).opset
-    if settings.has_four_bit_tables and found < _FOUR_BIT_TENSORS:
-        if not upgraded(model, work / "upgraded.onnx", _FOUR_BIT_TENSORS):
-            raise PassError(
-                f"opset {found} cannot be upgraded to {_FOUR_BIT_TENSORS}, which 4-bit tables need"
-            )
-        model = work / "upgraded.onnx"
+    later = work / "upgraded.onnx"
+    if settings.has_four_bit_tables and upgraded(model, later, _FOUR_BIT_TENSORS):
+        model = later
     graph = load(model)
     forget_shapes(graph)
     name_nodes(graph)
