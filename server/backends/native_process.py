@@ -103,10 +103,9 @@ class NativeProcess:
             ModelNotReady: there is no child, and it is too soon to start another.
         """
         with self._turn:
-            child = self._living()
             self.thread = threading.get_ident()
             try:
-                said, outputs = self._exchange(child, inputs, output_names)
+                said, outputs = self._answer(inputs, output_names)
             finally:
                 self.thread = 0
         if "error" in said:
@@ -132,23 +131,44 @@ class NativeProcess:
         child = self._child
         return None if child is None or child.ended.is_set() else child.pid
 
+    # -- the rest has the turn -----------------------------------------------------------------
+
+    def _answer(
+        self, inputs: Mapping[str, Array], output_names: Sequence[str]
+    ) -> tuple[dict[str, str], dict[str, Array]]:
+        """The answer of the child, or of the next one where that had died before it was asked."""
+        try:
+            return self._exchange(self._living(), inputs, output_names)
+        except ConnectionError:
+            logger.info("the process of '%s' had ended before it was asked", self._name)
+        try:
+            return self._exchange(self._living(), inputs, output_names)
+        except ConnectionError as error:
+            raise BackendLost(f"the process of '{self._name}' ends as soon as it starts") from error
+
     def _exchange(
         self, child: "_Child", inputs: Mapping[str, Array], output_names: Sequence[str]
     ) -> tuple[dict[str, str], dict[str, Array]]:
+        """One question and its answer.
+
+        Raises:
+            BackendLost: the child ended when it had read the question.
+            ConnectionError: it ended before that.
+        """
         try:
             child.channel.send({"outputs": list(output_names)}, inputs)
             said, outputs = child.channel.receive(copy=True)
         except (EOFError, OSError, ChannelError) as error:
             child.kill()
             child.ended.wait(_END_S)
+            if isinstance(error, ConnectionError):  # the kernel's word for what nobody read
+                raise
             raise BackendLost(
                 f"{self._launch.source.framework}: the process of '{self._name}' ended during this"
                 f" run ({child.how_it_ended()}); a new one is being started"
             ) from error
         self._deaths = 0
         return said, outputs
-
-    # -- the rest has the turn -----------------------------------------------------------------
 
     def _living(self) -> "_Child":
         """The child, or a new one in place of one that died."""

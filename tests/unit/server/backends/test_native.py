@@ -1,7 +1,9 @@
 """Real child processes, and what becomes of requests when they misbehave."""
 
+import ast
 import logging
 import os
+import pickle
 import select
 import signal
 import subprocess
@@ -13,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from sklearn.dummy import DummyRegressor
 
 from protos.tensors import Array
 from server.backends import native_process
@@ -127,6 +130,13 @@ def test_a_child_that_dies_idle_costs_no_request(opened: Open, capture: "Lines")
     assert backend.run(x(3), ["y"])[0].item() == 6
 
 
+def test_a_request_that_a_dead_child_never_read_goes_to_the_next_one(opened: Open) -> None:
+    backend = opened()
+    for value in range(5):
+        os.kill(process_of(backend), signal.SIGKILL)
+        assert backend.run(x(value), ["y"])[0].item() == 2 * value, "however soon it comes"
+
+
 def test_a_child_that_dies_again_and_again_is_given_pauses(opened: Open) -> None:
     backend = opened()
     for _ in range(2):
@@ -226,6 +236,32 @@ def test_the_child_survives_the_signals_meant_for_the_server(opened: Open) -> No
         os.kill(child, number)
     assert process_of(backend) == child
     assert os.getsid(child) == child, "a terminal's Ctrl-C does not reach it"
+
+
+SERVES = """
+import sys
+from pathlib import Path
+import numpy as np
+from optimizer.artifact import Artifact
+from server.backends.opener import open_artifact
+
+artifact = Artifact(Path(sys.argv[1]), "model.pkl", "native", "a-1")
+opened = open_artifact(artifact, 1)
+print(opened.run({"X": np.ones((2, 3), np.float32)}, ["prediction"])[0].ravel().tolist())
+opened.close()
+print(sorted({name.partition(".")[0] for name in sys.modules}))
+"""
+TRAINING = {"sklearn", "scipy", "joblib", "skops", "xgboost", "lightgbm", "torch", "tensorflow"}
+
+
+def test_the_server_imports_nothing_that_its_children_need(tmp_path: Path) -> None:
+    mean = DummyRegressor().fit(np.ones((4, 3)), np.full(4, 7.0))
+    (tmp_path / "model.pkl").write_bytes(pickle.dumps(mean))
+    command = [sys.executable, "-c", SERVES, str(tmp_path)]
+    answer, modules = subprocess.check_output(command, text=True).splitlines()
+    assert answer == "[7.0, 7.0]"
+    assert set(ast.literal_eval(modules)) & TRAINING == set()
+    assert "onnxruntime" not in modules, "it is for children that have nothing else, too"
 
 
 PARENT = """
