@@ -1,11 +1,13 @@
 """What is known of a neural network's tensors: names for outputs, and what its task may be."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from optimizer.frameworks.contract import Task
 from protos.signature import Signature
 
 _SCORES = ("logits", "logit", "probabilities", "probability", "probs", "softmax", "class_scores")
+_CHANNELS_FIRST = ("batch", "channels", "height", "width")
+_CHANNELS_LAST = ("batch", "height", "width", "channels")
 
 
 def task_of(signature: Signature, is_softmax: bool = False) -> Task:
@@ -19,6 +21,19 @@ def task_of(signature: Signature, is_softmax: bool = False) -> Task:
     is_row = len(output.shape) == 2 and isinstance(output.shape[1], int) and output.shape[1] > 1
     named = output.name.lower() in _SCORES
     return "classification" if is_row and (named or is_softmax) else "other"
+
+
+def dimension_name(
+    tensor: str, axis: int, rank: int, taken: Collection[str], *, channels_last: bool = False
+) -> str:
+    """What a variable dimension most likely is; distinct from those `taken`."""
+    if axis == 0:
+        usual = "batch"
+    elif rank == 4:
+        usual = (_CHANNELS_LAST if channels_last else _CHANNELS_FIRST)[axis]
+    else:
+        usual = "sequence" if axis == 1 else f"length_{axis}"
+    return usual if usual not in taken else f"{tensor}_{axis}"
 
 
 def unique_names(paths: Sequence[Sequence[object]], taken: Sequence[str]) -> list[str]:

@@ -10,7 +10,7 @@ from torch.export.graph_signature import ConstantArgument, InputKind, OutputKind
 from torch.utils import _pytree as pytree
 
 from optimizer.errors import SourceError
-from optimizer.frameworks.network import unique_names
+from optimizer.frameworks.network import dimension_name, unique_names
 from protos.signature import Signature, TensorSpec
 from protos.tensors import DTYPES
 
@@ -96,20 +96,11 @@ def _dimension(size: str, symbols: Mapping[str, str]) -> int | str:
 
 
 def _symbol_names(tensors: list[tuple[str, Any]]) -> dict[str, str]:
-    """Dimension 0 is "batch", 1 "sequence", of images "height" and "width"."""
     names: dict[str, str] = {}
     for tensor, value in tensors:
         for axis, size in enumerate(value.shape):
             symbol = str(size)
             if not symbol.isidentifier() or symbol in names:
                 continue
-            usual = _usual_name(axis, value.ndim)
-            names[symbol] = usual if usual not in names.values() else f"{tensor}_{axis}"
+            names[symbol] = dimension_name(tensor, axis, value.ndim, set(names.values()))
     return names
-
-
-def _usual_name(axis: int, rank: int) -> str:
-    if axis == 0:
-        return "batch"
-    image = {2: "height", 3: "width"}.get(axis) if rank == 4 else None
-    return image or ("sequence" if axis == 1 else f"length_{axis}")
