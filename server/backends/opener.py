@@ -8,6 +8,7 @@ from typing import Any
 from optimizer.artifact import Artifact, read_artifact
 from optimizer.errors import Unavailable
 from optimizer.source import SourceModel, source_of
+from optimizer.tensorrt_options import provider_options
 from protos.signature import Signature, TensorSpec
 from server.backends.base import Backend
 from server.backends.model_file import ModelFile
@@ -79,9 +80,17 @@ def _execution(artifact: Artifact, said: ExecutionConfig) -> ExecutionConfig:
     return ExecutionConfig(
         graph_level=options.get("graph_level", "all"),
         providers=tuple(options.get("providers", default)),
-        provider_options=options.get("provider_options", {}),
+        provider_options=_provider_options(artifact, said),
         gpus=said.gpus,
     )
+
+
+def _provider_options(artifact: Artifact, said: ExecutionConfig) -> dict[str, dict[str, str]]:
+    given = dict(artifact.options.get("provider_options", {}))
+    if artifact.runtime != "tensorrt":
+        return given
+    gpu = said.gpus[0] if said.gpus else 0
+    return given | {"tensorrt": provider_options(artifact, gpu) | given.get("tensorrt", {})}
 
 
 def _open_openvino(artifact: Artifact, threads: int, said: ExecutionConfig, spins: bool) -> Backend:
