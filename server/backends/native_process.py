@@ -337,7 +337,9 @@ def _environment(launch: Launch) -> dict[str, str]:
     return {
         **os.environ,
         **dict.fromkeys(_THREADS, str(launch.threads)),
-        "OMP_WAIT_POLICY": "ACTIVE" if launch.spins else "PASSIVE",
+        # Nothing said: OpenMP's threads spin for about a millisecond before they sleep. ("ACTIVE"
+        # would have them spin for minutes, between runs too.)
+        **({} if launch.spins else {"OMP_WAIT_POLICY": "PASSIVE"}),
         "PYTHONPATH": f"{root}{os.pathsep}{found}" if found else root,
         "PYTHONFAULTHANDLER": "1",
         "PYTHONUNBUFFERED": "1",
