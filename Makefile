@@ -16,6 +16,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --constr
 BASE := $(VENV)/.installed-base
 DEMO := $(VENV)/.installed-demo
 TEST := $(VENV)/.installed-test
+SLOW := $(VENV)/.installed-slow
 
 .PHONY: help demo serve test test-slow test-gpu on-gpu test-all check lint type proto proto-check bench load clean
 .DEFAULT_GOAL := help
@@ -32,7 +33,7 @@ serve: $(DEMO)  ## serve the models in MODELS=dir (more options in ARGS=...)
 test: $(TEST)  ## the default suite: no GPU, no network beyond localhost
 	$(BIN)/python -m pytest $(ARGS)
 
-test-slow: $(TEST)  ## the long tests that `test` leaves out
+test-slow: $(SLOW)  ## the long tests that `test` leaves out
 	$(BIN)/python -m pytest -m "slow and not gpu" $(ARGS)
 
 test-gpu:  ## the tests of CUDA, on a machine with an NVIDIA GPU (skipped elsewhere)
@@ -89,3 +90,9 @@ else
 	$(PIP) --editable '.[cpu,convert,openvino,tables,sql,dev]'
 endif
 	@touch $(DEMO) $@
+
+# TensorFlow takes more than 1 GB, so only the tests that need it bring it.
+$(SLOW): $(TEST)
+	@echo "Installing TensorFlow into $(VENV)"
+	$(PIP) --editable '.[tensorflow]'
+	@touch $@
