@@ -11,6 +11,8 @@ from optimizer.report_entry import Entry, entry_of, megabytes, results_of
 
 __all__ = ["Data", "Entry", "Machine", "Model", "Regime", "Report", "Status", "entry_of"]
 
+_LACKS_DATA = "real rows"  # in the reasons of the plan and of the gate
+
 Status = Literal["running", "completed", "rejected", "failed", "cancelled"]
 
 
@@ -113,15 +115,13 @@ class Report:
     @property
     def unlock(self) -> str:
         """What real data would make possible; empty where there were some."""
-        if self.data.is_real or not self.candidates:
-            return ""
-        waiting = [e.name for e in self.candidates if not e.is_lossless and not e.timings]
-        if not waiting:
+        waiting = [entry.name for entry in self.candidates if _LACKS_DATA in entry.reason]
+        if self.data.is_real or not waiting:
             return ""
         return (
-            f"{len(waiting)} candidates change the arithmetic and were not allowed without real"
-            f" data: {', '.join(waiting)}. Give rows that the model was made for (some hundred;"
-            " with labels, if possible, so that accuracy is measured instead of agreement)."
+            "Real rows, some hundred of those that the model was made for, would let"
+            f" {len(waiting)} more candidates compete, which change the arithmetic:"
+            f" {', '.join(waiting)}. With labels, accuracy is measured instead of agreement."
         )
 
     def to_json(self) -> dict[str, Any]:
@@ -223,7 +223,8 @@ def change(before: float | None, after: float | None) -> str | None:
     """The difference with its sign: "-0.002"."""
     if before is None or after is None:
         return None
-    return f"{after - before:+.3f}"
+    text = f"{after - before:+.3f}"
+    return "+0.000" if text == "-0.000" else text
 
 
 def _latency_ms(timings: tuple[Timing, ...]) -> float | None:

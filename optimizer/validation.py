@@ -160,8 +160,8 @@ def _unprovable(case: _Case) -> str:
     """Rule 4."""
     if not case.samples.is_real:
         return (
-            "changes the arithmetic, and there is no real data to prove it harmless: give rows"
-            f" the model was made for (at least {FEWEST_ROWS}, better several hundred)"
+            "changes the arithmetic, and there are no real rows to prove it harmless: give some"
+            f" that the model was made for (at least {FEWEST_ROWS}, better several hundred)"
         )
     if case.samples.rows < FEWEST_ROWS:
         return f"cannot validate: {case.samples.rows} rows, at least {FEWEST_ROWS} are needed"

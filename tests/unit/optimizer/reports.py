@@ -130,12 +130,36 @@ COMPLETED = Report(
     "2025-02-03T10:11:12Z",
 )
 
+NO_DATA = "changes the arithmetic, and there are no real rows to prove it harmless"
+
 REJECTED = replace(
     COMPLETED,
     status="rejected",
+    candidates=tuple(
+        entry
+        if entry.is_lossless or entry.state is State.SKIPPED
+        else replace(entry, state=State.REFUSED, reason=NO_DATA, timings=(), verdict=None)
+        for entry in CANDIDATES
+    ),
     regimes=(),
     artifact_id=None,
     artifact_size_bytes=0,
     reason="nothing beats 'original, ONNX Runtime' by more than the noise of 5%",
     data=Data("64 rows made up from the signature", False, 0, 64),
 )
+
+TWO_REGIMES = replace(
+    COMPLETED,
+    regimes=(Regime(16, "bf16, OpenVINO"), Regime(None, "8-bit weights + bf16, OpenVINO")),
+)
+
+LABELLED = replace(
+    COMPLETED,
+    candidates=tuple(
+        replace(entry, verdict=replace(entry.verdict, metric="top1", original=0.9926,
+                optimized=0.9907, score=0.9981, figures={"original_top1": 0.9926}))
+        if entry.verdict
+        else entry
+        for entry in CANDIDATES
+    ),
+)  # fmt: skip

@@ -200,7 +200,7 @@ def test_one_constant_output_beside_a_telling_one_is_no_hindrance() -> None:
 def test_without_real_rows_only_lossless_candidates_pass() -> None:
     found = verdict({"y": LOGITS}, {"y": LOGITS}, is_real=False)
     assert not found.is_accepted
-    assert "no real data to prove it harmless: give rows" in found.reason
+    assert "no real rows to prove it harmless: give some" in found.reason
     assert found.score == 1
     assert verdict({"y": LOGITS}, {"y": LOGITS}, is_real=False, is_lossless=True).is_accepted
 

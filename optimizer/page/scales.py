@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 _LOG_FROM = 6.0  # times the smallest value: beyond, a linear axis squeezes the small ones
 _FONT = 11.0
-_LETTER = 0.56  # mean width of a letter, in font sizes
+_LETTER = 0.6  # mean width of a letter, in font sizes
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,18 +5,19 @@ Colours come from the page's style sheet by class, so they follow its light and 
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import hypot
 
-from optimizer.candidate import Timing
-from optimizer.markup import Markup, element, join
+from optimizer.candidate import State, Timing
+from optimizer.page.figures import milliseconds
+from optimizer.page.markup import Markup, element, join
+from optimizer.page.scales import Axis, Box, Label, axis_of, place_labels, ticks_of
 from optimizer.report import Report
 from optimizer.report_entry import Entry
-from optimizer.report_scales import Axis, Box, Label, axis_of, place_labels, ticks_of
 
 _WIDTH, _HEIGHT = 980.0, 440.0
 _LEFT, _TOP, _BOTTOM = 64.0, 24.0, 52.0
-_UNTIMED = 190.0  # width of the strip of candidates that were judged but not timed
+_UNTIMED = 250.0  # width of the strip of candidates that were judged but not timed
 _RADIUS = 6.0
+_LINE, _NAME = 17.0, 25  # in the strip: pixels of a line, letters of a name
 _LOWEST_SHOWN = 0.05  # of scores below the threshold; what is worse is drawn at the edge
 
 
@@ -75,19 +76,11 @@ def before_and_after(before: Timing, after: Timing) -> Markup:
     )
 
 
-def milliseconds(seconds: float) -> str:
-    """To three digits: "0.0183 ms", "12.4 ms"."""
-    value = seconds * 1e3
-    if value >= 100:
-        return f"{value:,.0f} ms"
-    return f"{value:#.3g} ms"
-
-
 _ORDER = ("winner", "baseline", "lossless", "lossy")
 
 
 def _timed_point(report: Report, entry: Entry, batch: int, across: Axis, up: Axis) -> _Point:
-    score = entry.verdict.score if entry.verdict else 1.0
+    score = _score(entry)
     winners = [regime.candidate for regime in report.regimes]
     if entry.name in winners:
         kind = "winner"
@@ -107,21 +100,24 @@ def _score_axis(report: Report, entries: Sequence[Entry], frame: Box) -> Axis:
     shown = [score for score in scores if score >= threshold - _LOWEST_SHOWN]
     low, high = min([*shown, threshold]), max([*shown, 1.0])
     room = max((high - low) * 0.12, 1e-4)
-    top = high + max((high - low) * 0.35, room)  # for the names of those that are exact
+    top = high + max((high - low) * 0.3, room)  # for the names of those that are exact
     return Axis(low - room, top, frame.top + frame.height, frame.top)
 
 
 def _strip(entries: Sequence[Entry], up: Axis, frame: Box) -> list[_Point]:
-    """Marks beside each other where scores are alike, three in a row."""
+    """Marks at their scores with room for a name beside each; the worst are lined up below."""
     points: list[_Point] = []
-    for entry in sorted(entries, key=lambda e: -(e.verdict.score if e.verdict else 0)):
-        score = entry.verdict.score if entry.verdict else 0.0
-        y = up(min(max(score, up.low), up.high))
-        x = frame.left + frame.width + 34
-        while any(hypot(p.x - x, p.y - y) < 2 * _RADIUS + 2 for p in points):
-            x += 2 * _RADIUS + 3
-        points.append(_Point(entry, x, y, "refused", score < up.low))
+    x, lowest = frame.left + frame.width + 32, frame.top + frame.height - 12
+    for entry in sorted(entries, key=_score):
+        y = min(up(min(max(_score(entry), up.low), up.high)), lowest)
+        kind = "dropped" if entry.state is State.DROPPED else "refused"
+        points.append(_Point(entry, x, y, kind, _score(entry) < up.low))
+        lowest = y - _LINE
     return points
+
+
+def _score(entry: Entry) -> float:
+    return entry.verdict.score if entry.verdict else 0.0
 
 
 def _grid(across: Axis, up: Axis, frame: Box, batch: int) -> Markup:
@@ -161,7 +157,7 @@ def _mark(point: _Point, batch: int) -> Markup:
     tip = element("title", _tip(point.entry, batch))
     x, y = round(point.x, 1), round(point.y, 1)
     if point.is_below:
-        corners = f"{x - 6},{y - 9} {x + 6},{y - 9} {x},{y}"
+        corners = f"{x - 6},{y - 5} {x + 6},{y - 5} {x},{y + 4}"
         return element("polygon", tip, points=corners, class_=f"mark {point.kind}")
     radius = _RADIUS + 2.5 if point.kind == "winner" else _RADIUS
     return element("circle", tip, cx=x, cy=y, r=radius, class_=f"mark {point.kind}")
@@ -199,9 +195,16 @@ def _strip_drawing(points: Sequence[_Point], frame: Box) -> Markup:
     x = frame.left + frame.width + 16
     return join(
         element("rect", x=x, y=frame.top, width=_UNTIMED - 24, height=frame.height, class_="strip"),
-        _words("refused, not timed", x + 8, frame.top - 9, "axis"),
+        _words("judged, not timed", x + 8, frame.top - 9, "axis"),
         *(_mark(point, 0) for point in points),
+        *(_words(_short(point.entry), point.x + 12, point.y + 4, "tick") for point in points),
     )
+
+
+def _short(entry: Entry) -> str:
+    """A score and as much of the name as there is room for."""
+    name = entry.name if len(entry.name) <= _NAME else entry.name[: _NAME - 1].rstrip() + "…"
+    return f"{_score(entry):.3f}  {name}"
 
 
 def _bar(timing: Timing, across: Axis, top: float, kind: str) -> Markup:
