@@ -91,6 +91,15 @@ class Report:
         """Who answers the smallest batches."""
         return self.candidate(self.regimes[0].candidate) if self.regimes else None
 
+    @property
+    def least_accurate(self) -> Entry | None:
+        """Of the winners, the one with the lowest score: what clients have to expect."""
+        entries = [self.candidate(regime.candidate) for regime in self.regimes]
+        judged = [entry for entry in entries if entry is not None]
+        return min(
+            judged, key=lambda entry: entry.verdict.score if entry.verdict else 1.0, default=None
+        )
+
     def candidate(self, name: str) -> Entry | None:
         return next((entry for entry in self.candidates if entry.name == name), None)
 
@@ -109,7 +118,7 @@ class Report:
     @property
     def metric(self) -> str:
         """What `accuracy` is: of the labels, or the agreement with the original."""
-        entry = self.winner or self.baseline
+        entry = self.least_accurate or self.baseline
         return entry.verdict.metric if entry and entry.verdict else ""
 
     @property
@@ -173,19 +182,19 @@ class Report:
             "format": self.model.format,
             "size_mb": megabytes(self.model.size_bytes),
             "latency_ms": _latency_ms(entry.timings) if entry else None,
-            "accuracy": _original_accuracy(self.winner or entry),
+            "accuracy": _original_accuracy(self.least_accurate or entry),
             "candidate": entry.name if entry else None,
         }
 
     def _optimized(self) -> dict[str, Any] | None:
-        entry = self.winner
-        if entry is None:
+        entry, least = self.winner, self.least_accurate
+        if entry is None or least is None:
             return None
         return {
             "format": entry.runtime,
             "size_mb": megabytes(self.artifact_size_bytes or entry.size_bytes),
             "latency_ms": _latency_ms(self.optimized_timings),
-            "accuracy": entry.accuracy,
+            "accuracy": least.accuracy,
             "accuracy_metric": self.metric,
             "candidate": entry.name,
             "techniques": list(entry.techniques),

@@ -91,7 +91,7 @@ def _size_tile(report: Report) -> Markup:
 
 
 def _accuracy_tile(report: Report) -> Markup:
-    verdict = report.winner.verdict if report.winner else None
+    verdict = report.least_accurate.verdict if report.least_accurate else None
     if verdict is None:
         return Markup()
     if verdict.original is not None and verdict.optimized is not None:

@@ -69,6 +69,10 @@ def test_each_batch_size_is_timed_by_whoever_answers_it() -> None:
     assert TWO_REGIMES.winner.name == "bf16, OpenVINO"
 
 
+def test_accuracy_is_that_of_the_less_accurate_of_two_winners() -> None:
+    assert TWO_REGIMES.to_json()["optimized"]["accuracy"] == 0.9925
+
+
 def test_what_data_would_unlock_is_said_only_without_data() -> None:
     assert COMPLETED.unlock == ""
     assert "9 more candidates" in REJECTED.unlock
