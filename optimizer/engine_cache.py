@@ -85,10 +85,8 @@ def profile_of_engine(artifact: Artifact) -> ShapeProfile:
         raise OptimizationError(f"{artifact.folder}: no shape profile: {error!r}") from None
 
 
-def why_not_here(artifact: Artifact, device: Device, gpu: int = 0, tensorrt: str = "") -> str:
+def why_not_here(artifact: Artifact, device: Device, gpu: int = 0) -> str:
     """Why an engine cannot be loaded on this machine, found without loading it; empty when it can.
-
-    `tensorrt`: the version here, where no package says it.
 
     Raises:
         Unavailable: there is no GPU, or no TensorRT.
@@ -105,7 +103,6 @@ def why_not_here(artifact: Artifact, device: Device, gpu: int = 0, tensorrt: str
         profile_of_engine(artifact),
         artifact.options["precision"],
         gpu=gpu,
-        tensorrt=tensorrt,
         uses_onnxruntime=bool(built_for.get("ONNX Runtime")),
     ).parts()
     return differences(built_for, {name: here[name] for name in HERE})

@@ -1,5 +1,7 @@
 """What a TensorRT engine depends on: it runs where all of it is the same, and nowhere else."""
 
+import contextlib
+import ctypes
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
@@ -55,17 +57,16 @@ def key_here(
     workspace_bytes: int = 0,
     level: int | None = None,
     gpu: int = 0,
-    tensorrt: str = "",
     uses_onnxruntime: bool = True,
 ) -> EngineKey:
-    """The key of an engine for this machine. `tensorrt`: its version, where no package says it.
+    """The key of an engine for this machine.
 
     Raises:
         Unavailable: there is no such GPU, or no TensorRT.
     """
     if gpu >= len(device.gpus):
         raise Unavailable(f"TensorRT needs GPU {gpu}, this machine has {len(device.gpus)}")
-    version = tensorrt or _version(device, _TENSORRT)
+    version = _version(device, _TENSORRT) or library_version()
     if not version:
         raise Unavailable("TensorRT is not installed: install inflight[gpu]")
     found = device.gpus[gpu]
@@ -90,6 +91,15 @@ def differences(built_for: Mapping[str, str], wanted: Mapping[str, str]) -> str:
         for name, value in wanted.items()
         if built_for.get(name) != value
     )
+
+
+def library_version() -> str:
+    """TensorRT's version where it was not installed as a Python package; empty: it is not here."""
+    for name in ("libnvinfer.so.10", "libnvinfer.so.11"):
+        with contextlib.suppress(OSError, AttributeError):
+            number = int(ctypes.CDLL(name).getInferLibVersion())
+            return f"{number // 10_000}.{number // 100 % 100}.{number % 100}"
+    return ""
 
 
 def _version(device: Device, distributions: tuple[str, ...]) -> str:

@@ -5,7 +5,9 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+from optimizer import device
 from optimizer.artifact import Artifact, read_artifact
+from optimizer.engine_cache import why_not_here
 from optimizer.errors import Unavailable
 from optimizer.source import SourceModel, source_of
 from optimizer.tensorrt_options import provider_options
@@ -74,6 +76,14 @@ def _open_onnxruntime(
     return _with_signature(opened, artifact.signature)
 
 
+def _open_tensorrt(artifact: Artifact, threads: int, said: ExecutionConfig, spins: bool) -> Backend:
+    if "built_for" in artifact.options:
+        reason = why_not_here(artifact, device.read(), gpu=_gpu(said))
+        if reason:
+            raise Unavailable(f"the TensorRT engine does not fit this machine: {reason}")
+    return _open_onnxruntime(artifact, threads, said, spins)
+
+
 def _execution(artifact: Artifact, said: ExecutionConfig) -> ExecutionConfig:
     options: Mapping[str, Any] = artifact.options
     default = _TENSORRT if artifact.runtime == "tensorrt" else ("cpu",)
@@ -89,8 +99,12 @@ def _provider_options(artifact: Artifact, said: ExecutionConfig) -> dict[str, di
     given = dict(artifact.options.get("provider_options", {}))
     if artifact.runtime != "tensorrt":
         return given
-    gpu = said.gpus[0] if said.gpus else 0
-    return given | {"tensorrt": provider_options(artifact, gpu) | given.get("tensorrt", {})}
+    own = provider_options(artifact, _gpu(said))
+    return given | {"tensorrt": own | given.get("tensorrt", {})}
+
+
+def _gpu(said: ExecutionConfig) -> int:
+    return said.gpus[0] if said.gpus else 0
 
 
 def _open_openvino(artifact: Artifact, threads: int, said: ExecutionConfig, spins: bool) -> Backend:
@@ -134,7 +148,7 @@ def _open_by_batch(artifact: Artifact, threads: int, said: ExecutionConfig, spin
 
 _OPENERS: Mapping[str, Callable[[Artifact, int, ExecutionConfig, bool], Backend]] = {
     "onnxruntime": _open_onnxruntime,
-    "tensorrt": _open_onnxruntime,
+    "tensorrt": _open_tensorrt,
     "openvino": _open_openvino,
     "native": _open_native,
     "by_batch": _open_by_batch,

@@ -11,11 +11,12 @@ from optimizer.artifact import Artifact
 from optimizer.device import Device, Gpu
 from optimizer.engine_builder import BuildOrder, ProviderBuilder, TensorRtBuilder
 from optimizer.engine_cache import EngineCache, profile_of_engine, why_not_here
-from optimizer.engine_key import EngineKey, key_here
+from optimizer.engine_key import EngineKey, key_here, library_version
 from optimizer.errors import OptimizationError, PassError, Unavailable
 from optimizer.shape_profile import ShapeProfile, ShapeRange
 from optimizer.store import ArtifactStore
 from optimizer.tensorrt_options import provider_options
+from server.backends.opener import open_artifact
 from tests.unit.optimizer.fake_tensorrt import FakeTensorRt
 
 PROFILE = ShapeProfile({"x": ShapeRange((1, 3), (8, 3), (8, 3)), "y": ShapeRange((2,), (2,), (2,))})
@@ -73,10 +74,21 @@ def test_key_of_this_machine() -> None:
     }
 
 
-def test_key_without_onnxruntime_or_a_package_of_tensorrt() -> None:
+def test_key_without_onnxruntime_or_a_package_of_tensorrt(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("optimizer.engine_key.library_version", lambda: "10.9.0")
     bare = replace(DEVICE, versions={})
-    key = key_here(bare, "abc", PROFILE, "fp32", tensorrt="10.9.0", uses_onnxruntime=False)
+    key = key_here(bare, "abc", PROFILE, "fp32", uses_onnxruntime=False)
     assert (key.tensorrt, key.onnxruntime) == ("10.9.0", "")
+
+
+def test_version_of_the_library(monkeypatch: pytest.MonkeyPatch) -> None:
+    def load(name: str) -> SimpleNamespace:
+        if name == "libnvinfer.so.10":
+            raise OSError("no such file")
+        return SimpleNamespace(getInferLibVersion=lambda: 110401)
+
+    monkeypatch.setattr("ctypes.CDLL", load)
+    assert library_version() == "11.4.1"
 
 
 @pytest.mark.parametrize(
@@ -86,7 +98,10 @@ def test_key_without_onnxruntime_or_a_package_of_tensorrt() -> None:
         (replace(DEVICE, versions={}), "TensorRT is not installed"),
     ],
 )
-def test_no_key_without_gpu_or_tensorrt(device: Device, reason: str) -> None:
+def test_no_key_without_gpu_or_tensorrt(
+    device: Device, reason: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("optimizer.engine_key.library_version", lambda: "")
     with pytest.raises(Unavailable, match=reason):
         key_here(device, "abc", PROFILE, "fp32")
 
@@ -181,6 +196,16 @@ def test_engines_of_other_machines_are_known_without_loading_them(
 ) -> None:
     engine = build(cache, model, work)
     assert why_not_here(engine, device) == reason
+
+
+def test_the_server_refuses_an_engine_of_another_machine(
+    cache: EngineCache, model: Path, work: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = build(cache, model, work)
+    other = replace(DEVICE, gpus=(replace(GPU, name="NVIDIA L4"),))
+    monkeypatch.setattr("optimizer.device.read", lambda: other)
+    with pytest.raises(Unavailable, match="does not fit this machine: GPU was 'NVIDIA H200'"):
+        open_artifact(engine, 1)
 
 
 def test_what_is_no_engine_is_said_to_be_none(tmp_path: Path) -> None:
