@@ -24,7 +24,7 @@ from optimizer.goal import Metric
 from protos.tensors import Array
 
 _UNNOTICED = 1e-3  # of the labels' standard deviation: RMSE that counts as none
-_TIE = 1e-5  # of the range: values this close are as large as each other
+_TIE = 1e-5  # of a row's range: values this close are as large as each other
 _MOST_NEIGHBOURS = 2048  # rows compared with each other
 
 
@@ -171,10 +171,11 @@ def _ties(answer: Answer, others: list[Answer], tie: float = _TIE) -> Array:
     if answer.kind is Kind.CLASSES:
         values = answer.reference.astype(np.float64)
         chosen = values[np.arange(len(values)), answer.candidate.argmax(axis=1)]
-        return np.asarray(values.max(axis=1) - chosen <= tie * _range(values))
+        return np.asarray(values.max(axis=1) - chosen <= tie * _spread(values))
     if answer.kind is Kind.BINARY:
         values = answer.reference.astype(np.float64)
-        return np.asarray(np.abs(values - _limit(values)).ravel() <= tie * _range(values))
+        gaps = np.abs(values - _limit(values)).ravel()
+        return np.asarray(gaps <= tie * 2 * np.median(gaps))
     tied = np.zeros(len(answer.reference), bool)
     for other in others:
         if answer.kind is Kind.LABEL and other.is_float and len(other.reference) == len(tied):
@@ -190,15 +191,16 @@ def _closest_pair(values: Array, tie: float) -> Array:
     gaps = np.minimum(ordered[:, -1] - ordered[:, -2], ordered[:, 1] - ordered[:, 0])
     if values.shape[1] > 2 and _sum_to_one(values):
         gaps = ordered[:, -1] - ordered[:, -2]  # small probabilities are alike in most rows
-    return np.asarray(gaps <= tie * _range(values))
+    return np.asarray(gaps <= tie * _spread(values))
+
+
+def _spread(values: Array) -> Array:
+    """Of each row by itself: beside a few rows of a million, all others would seem undecided."""
+    return np.asarray(values.max(axis=1) - values.min(axis=1))
 
 
 def _sum_to_one(values: Array) -> bool:
     return bool((np.abs(values.sum(axis=1) - 1) < 1e-2).mean() > 0.99)
-
-
-def _range(values: Array) -> float:
-    return float(values.max() - values.min()) if values.size else 0.0
 
 
 def _take(answer: Answer, rows: Array) -> Answer:
