@@ -54,12 +54,17 @@ class Int8Dynamic:
     def apply(self, given: PassInput) -> PassResult:
         target = given.folder / "model.onnx"
         with work_folder(given.folder) as work:
-            source = prepared(given.model, Path(work))
+            source = prepared(given.model, Path(work), without_gemm=True)
             quantize(source, target, given, exclude=given.settings.get("exclude", ()))
         return PassResult(target, modified=True, notes=_notes(target))
 
     def ensures(self, given: PassInput, result: PassResult) -> str:
         return not_quantized(result.file) or broken(given.model, result.file)
+
+
+def kinds(given: PassInput) -> list[str]:
+    """The operators that are quantized."""
+    return list(given.settings.get("op_types", OPERATORS))
 
 
 def quantize(source: Path, target: Path, given: PassInput, *, exclude: Sequence[str]) -> None:
@@ -73,7 +78,7 @@ def quantize(source: Path, target: Path, given: PassInput, *, exclude: Sequence[
             quantize_dynamic(
                 source,
                 target,
-                op_types_to_quantize=list(given.settings.get("op_types", OPERATORS)),
+                op_types_to_quantize=kinds(given),
                 per_channel=given.settings.get("per_channel", True),
                 weight_type=QuantType.QInt8,
                 nodes_to_exclude=list(exclude),

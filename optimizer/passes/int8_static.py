@@ -94,7 +94,7 @@ def ranges(source: Path, samples: Samples, given: PassInput) -> Ranges:
         try:
             calibrator = create_calibrator(
                 source,
-                _op_types(source, given),
+                kinds(source, given),
                 augmented_model_path=f"{work}/augmented.onnx",
                 calibrate_method=METHODS[method],
                 use_external_data_format=is_large(source),
@@ -157,14 +157,15 @@ def _quantize(
             copy.deepcopy(ranges),  # it adjusts them
             [],
             list(exclude),
-            _op_types(source, given),
+            kinds(source, given),
             {"MatMulConstBOnly": facts(source).has_attention},
         )
         quantizer.quantize_model()
         quantizer.model.save_model_to_file(str(target), is_large(source))
 
 
-def _op_types(source: Path, given: PassInput) -> list[str]:
+def kinds(source: Path, given: PassInput) -> list[str]:
+    """The operators that are quantized."""
     chosen: Sequence[str] | None = given.settings.get("op_types")
     if chosen is not None:
         return list(chosen)

@@ -10,7 +10,7 @@ from optimizer.passes.contract import Pass, PassInput, PassResult
 from optimizer.passes.onnx_files import work_folder
 from optimizer.passes.preparation import prepared
 from optimizer.passes.promises import broken, listed, not_quantized
-from optimizer.passes.sensitivity import Builder, Found, search
+from optimizer.passes.sensitivity import Found, Quantizer, search
 
 _BASES: Mapping[str, Pass] = {
     "int8_dynamic": int8_dynamic.Int8Dynamic(),
@@ -39,10 +39,11 @@ class MixedPrecision:
         base = _base(given)
         target = given.folder / "model.onnx"
         with work_folder(given.folder) as work:
-            source = prepared(given.model, Path(work))
-            builder = _builder(base, source, given)
-            found = search(given, source, Path(work), builder)
-            builder(target, found.excluded)
+            is_dynamic = base == "int8_dynamic"
+            source = prepared(given.model, Path(work), without_gemm=is_dynamic)
+            quantizer = (_dynamic if is_dynamic else _static)(source, given)
+            found = search(given, source, Path(work), quantizer)
+            quantizer.build(target, found.excluded)
         return PassResult(target, modified=True, notes=(_note(found),))
 
     def ensures(self, given: PassInput, result: PassResult) -> str:
@@ -59,20 +60,23 @@ def _base(given: PassInput) -> str:
     return base
 
 
-def _builder(base: str, source: Path, given: PassInput) -> Builder:
+def _dynamic(source: Path, given: PassInput) -> Quantizer:
     always = tuple(given.settings.get("exclude", ()))
-    if base == "int8_dynamic":
 
-        def dynamic(target: Path, exclude: Sequence[str]) -> None:
-            int8_dynamic.quantize(source, target, given, exclude=(*always, *exclude))
+    def build(target: Path, exclude: Sequence[str]) -> None:
+        int8_dynamic.quantize(source, target, given, exclude=(*always, *exclude))
 
-        return dynamic
+    return Quantizer(build, int8_dynamic.kinds(given))
+
+
+def _static(source: Path, given: PassInput) -> Quantizer:
+    always = tuple(given.settings.get("exclude", ()))
     ranges = int8_static.ranges(source, checked(given), given)
 
-    def static(target: Path, exclude: Sequence[str]) -> None:
+    def build(target: Path, exclude: Sequence[str]) -> None:
         int8_static.quantize(source, target, given, ranges=ranges, exclude=(*always, *exclude))
 
-    return static
+    return Quantizer(build, int8_static.kinds(source, given))
 
 
 def _note(found: Found) -> str:

@@ -13,7 +13,7 @@ from optimizer.passes.onnx_files import all_graphs, all_nodes, n_elements, opera
 CONVOLUTIONS = ("Conv", "ConvTranspose")
 PRODUCTS = ("MatMul", "Gemm")
 RECURRENT = ("LSTM", "GRU", "RNN")
-_REARRANGING = ("Transpose", "Identity", "Cast", "DequantizeLinear", "Reshape")
+_REARRANGING = ("Transpose", "Identity", "Cast", "Reshape")
 
 _SEQUENCE = 32  # open dimensions of inputs
 _IMAGE = 224  # ... of inputs with four dimensions, which are pictures

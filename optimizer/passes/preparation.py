@@ -11,6 +11,7 @@ from optimizer.converters.onnx_upgrade import upgraded
 from optimizer.errors import PassError
 from optimizer.passes.graph_facts import facts
 from optimizer.passes.onnx_files import forget_shapes, is_large, load, name_nodes, save
+from optimizer.passes.products import as_products
 from optimizer.passes.promises import first_line
 from optimizer.passes.quiet import quietly
 
@@ -19,10 +20,12 @@ _PER_CHANNEL = 13  # opset where DequantizeLinear has an axis
 _UPGRADED = 17
 
 
-def prepared(model: Path, folder: Path) -> Path:
+def prepared(model: Path, folder: Path, *, without_gemm: bool = False) -> Path:
     """The same model, constants folded, shapes known, every node with a name; in `folder`.
 
     Quantizers write beside what they read, so they are given this and never the original.
+    `without_gemm`: products are MatMul, which a quantizer of Gemm would make of them under names
+    that cannot be excluded.
 
     Raises:
         ConversionError: it cannot be brought to an opset with 8-bit operators.
@@ -36,10 +39,11 @@ def prepared(model: Path, folder: Path) -> Path:
     name_nodes(graph)
     save(graph, named)
     _infer(named, target)
-    # Folding made new nodes, some without a name.
     graph = load(target)
-    if name_nodes(graph):
-        save(graph, target)
+    if without_gemm:
+        as_products(graph)
+    name_nodes(graph)  # folding made new ones
+    save(graph, target)
     return target
 
 

@@ -8,6 +8,9 @@ import onnxruntime
 from optimizer.passes.graph_facts import facts
 from optimizer.passes.onnx_files import input_types, load_graph, output_types
 
+_EMPTY_WORDS = ("Exception from", "Check '", "FrontEnd API failed", "Model wasn't", "Summary:")
+"""How lines of OpenVINO's messages begin that do not say what was wrong."""
+
 
 def broken(before: Path, after: Path) -> str:
     """What of a model a pass broke; empty where it is whole."""
@@ -22,7 +25,7 @@ def not_quantized(after: Path) -> str:
 def first_line(error: BaseException) -> str:
     """What a library's message of many lines says."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    said = [line for line in lines if not line.startswith(("Exception from", "Check '"))]
+    said = [line for line in lines if not line.startswith(_EMPTY_WORDS)]
     return (said or lines or [type(error).__name__])[0][:300]
 
 

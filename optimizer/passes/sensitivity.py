@@ -6,7 +6,6 @@ from math import ceil
 from pathlib import Path
 
 import numpy as np
-from onnxruntime.quantization.registry import QDQRegistry
 
 from optimizer.candidate import Verdict
 from optimizer.errors import PassError
@@ -19,13 +18,18 @@ from optimizer.samples import Samples
 from optimizer.validation import judge
 from protos.tensors import Array
 
-Builder = Callable[[Path, Sequence[str]], None]
-"""Quantizes into a file, but for the nodes named."""
-
 _ROWS = 64
 _TRIALS = 64
 _FOR_CHOOSING = 10  # of the trials; the others rank
 _REST = "everything between the layers"
+
+
+@dataclass(frozen=True, slots=True)
+class Quantizer:
+    """What quantizes a prepared model."""
+
+    build: Callable[[Path, Sequence[str]], None]  # into a file, but for the nodes named
+    kinds: Sequence[str]  # operators that it quantizes
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +43,7 @@ class Found:
     trials: int  # models built
 
 
-def search(given: PassInput, source: Path, work: Path, build: Builder) -> Found:
+def search(given: PassInput, source: Path, work: Path, quantizer: Quantizer) -> Found:
     """The fewest layers of a prepared model to leave in float.
 
     First every layer is quantized alone and ranked by the error of the answers, then the worst of
@@ -47,9 +51,9 @@ def search(given: PassInput, source: Path, work: Path, build: Builder) -> Found:
     together where there are more layers than trials.
 
     Raises:
-        PassError: leaving out all but one does not do either.
+        PassError: not even one layer with weights can be quantized.
     """
-    trial = _Trial(given, source, work, build)
+    trial = _Trial(given, source, work, quantizer)
     verdict = trial.verdict(())
     ranked = [] if verdict.is_accepted else trial.ranked()
     count, verdict = (0, verdict) if verdict.is_accepted else _fewest(ranked, trial)
@@ -57,17 +61,17 @@ def search(given: PassInput, source: Path, work: Path, build: Builder) -> Found:
     return Found(layers, trial.nodes(layers), len(trial.layers), verdict, trial.built)
 
 
-def layers_of(source: Path) -> dict[str, tuple[str, ...]]:
-    """Nodes by layer: each that multiplies by weights or looks them up, and all the others."""
+def layers_of(source: Path, kinds: Sequence[str]) -> dict[str, tuple[str, ...]]:
+    """Nodes of these operators by layer: each that has weights, and all others together."""
     graph = load_graph(source)
     constants = constants_of(graph)
     layers: dict[str, tuple[str, ...]] = {}
     rest: list[str] = []
-    for node in graph.graph.node:
+    for node in (node for node in graph.graph.node if node.op_type in kinds):
         is_table = node.op_type == "Gather" and node.input[0] in constants
         if is_table or any(weights_of(node, constants)):
             layers[node.name] = (node.name,)
-        elif node.op_type in QDQRegistry:
+        else:
             rest.append(node.name)
     return {**layers, _REST: tuple(rest)} if rest else layers
 
@@ -75,14 +79,15 @@ def layers_of(source: Path) -> dict[str, tuple[str, ...]]:
 class _Trial:
     """Builds models, runs them and compares their answers with the original's."""
 
-    def __init__(self, given: PassInput, source: Path, work: Path, build: Builder) -> None:
+    def __init__(self, given: PassInput, source: Path, work: Path, quantizer: Quantizer) -> None:
         samples = checked(given)
         rows = min(samples.rows, given.settings.get("rows", _ROWS))
         self._samples: Samples = samples.take(np.arange(rows))
-        self._given, self._build, self._file = given, build, work / "trial.onnx"
+        self._given, self._build = given, quantizer.build
+        self._file = work / "trial.onnx"
         self._reference: Answers = finite_answers(given, given.model, self._samples)
         self._most: int = given.settings.get("trials", _TRIALS)
-        self.layers: Mapping[str, tuple[str, ...]] = layers_of(source)
+        self.layers: Mapping[str, tuple[str, ...]] = layers_of(source, quantizer.kinds)
         self.built = 0
 
     def nodes(self, layers: Sequence[str]) -> tuple[str, ...]:
@@ -124,13 +129,16 @@ class _Trial:
 
 
 def _fewest(ranked: Sequence[tuple[str, ...]], trial: _Trial) -> tuple[int, Verdict]:
-    refused, accepted, verdict = 0, 1, None
-    while verdict is None or not verdict.is_accepted:
-        if accepted >= len(ranked):
-            raise PassError(_hopeless(trial, verdict))
+    most = _most(ranked)
+    refused, accepted = 0, min(1, most)
+    verdict = trial.verdict(_first(ranked, accepted))
+    while not verdict.is_accepted:
+        if accepted == most:
+            raise PassError(
+                f"not even with {most} of {len(ranked)} layers in float: {verdict.reason}"
+            )
+        refused, accepted = accepted, min(2 * accepted, most)
         verdict = trial.verdict(_first(ranked, accepted))
-        if not verdict.is_accepted:
-            refused, accepted = accepted, _next(accepted, len(ranked))
     while accepted - refused > 1:
         middle = (accepted + refused) // 2
         found = trial.verdict(_first(ranked, middle))
@@ -141,18 +149,14 @@ def _fewest(ranked: Sequence[tuple[str, ...]], trial: _Trial) -> tuple[int, Verd
     return accepted, verdict
 
 
-def _next(count: int, total: int) -> int:
-    """Twice as many, but one group less than all before giving up."""
-    return min(2 * count, total - 1) if count < total - 1 else total
+def _most(ranked: Sequence[tuple[str, ...]]) -> int:
+    """How many can be left out so that something worth it is still quantized."""
+    worth = [at for at, group in enumerate(ranked) if set(group) != {_REST}]
+    return worth[-1] if worth else 0
 
 
 def _first(ranked: Sequence[tuple[str, ...]], count: int) -> list[str]:
     return [name for group in ranked[:count] for name in group]
-
-
-def _hopeless(trial: _Trial, verdict: Verdict | None) -> str:
-    reason = f": {verdict.reason}" if verdict else ""
-    return f"not even with all but one of {len(trial.layers)} layers in float{reason}"
 
 
 def _error(reference: Array, found: Array) -> float:

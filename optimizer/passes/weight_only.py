@@ -126,6 +126,7 @@ def _tables(source: Path, work: Path) -> Path:
 def _quantize(source: Path, target: Path, settings: _Settings, given: PassInput) -> None:
     # A path where the method runs the model, whose weights may be beside it.
     model: Any = str(source) if settings.method == "gptq" else load(source)
+    algorithm = _algorithm(settings, given, source)
     try:
         with quietly():
             quantizer = matmul_nbits_quantizer.MatMulNBitsQuantizer(
@@ -134,7 +135,7 @@ def _quantize(source: Path, target: Path, settings: _Settings, given: PassInput)
                 block_size=settings.block,
                 is_symmetric=settings.symmetric,
                 accuracy_level=settings.accuracy_level,
-                algo_config=_algorithm(settings, given, source),
+                algo_config=algorithm,
             )
             quantizer.process()
     except Exception as error:  # whatever the library meets in a graph

@@ -2,12 +2,13 @@
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from optimizer.artifact import Artifact
+
+from optimizer.artifact import Artifact, Runtime
 from optimizer.candidate import Step
 from optimizer.passes import apply_steps
 from optimizer.passes.contract import PassInput, PassResult
@@ -29,6 +30,17 @@ class Bench:
     ) -> PassResult:
         """One pass, with everything it promises checked."""
         return apply_steps([Step(name, settings or {})], self.given(rows))
+
+    def apply_in(
+        self,
+        folder: str,
+        name: str,
+        rows: Samples | None = None,
+        settings: Mapping[str, Any] | None = None,
+    ) -> PassResult:
+        """The same in a folder of its own, to be done several times."""
+        part = replace(self.given(rows), folder=self.work / folder)
+        return apply_steps([Step(name, settings or {})], part)
 
     def given(self, rows: Samples | None = None) -> PassInput:
         return PassInput(self.model, self.work, {}, rows, open_artifact)
@@ -56,7 +68,7 @@ def bench(tmp_path: Path, model: bytes) -> Bench:
 
 
 def run(file: Path, rows: Samples) -> dict[str, Array]:
-    runtime = "openvino" if file.suffix == ".xml" else "onnxruntime"
+    runtime: Runtime = "openvino" if file.suffix == ".xml" else "onnxruntime"
     artifact = Artifact(file.parent, file.name, runtime, "test", options={"precision": "f32"})
     runner = open_artifact(artifact, 1)
     try:

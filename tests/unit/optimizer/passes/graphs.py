@@ -1,7 +1,8 @@
 """Small graphs of the kinds that passes treat differently. Weights are seeded."""
 
+from typing import Any
+
 import numpy as np
-import onnx
 from numpy.typing import NDArray
 from onnx import helper
 
@@ -81,7 +82,7 @@ def recurrent(hidden: int = 32) -> bytes:
         helper.make_node("LSTM", ["t", "w", "r"], ["", "last"], "cell", hidden_size=hidden),
         helper.make_node("Squeeze", ["last", "axis"], ["state"]),
     ]
-    weights = {
+    weights: dict[str, NDArray[Any]] = {
         "w": weight(1, 4 * hidden, 16),
         "r": weight(1, 4 * hidden, hidden, seed=1),
         "axis": np.array([0], np.int64),
@@ -150,10 +151,3 @@ def series(rows: int = 48, seed: int = 0) -> Samples:
     """For `recurrent`."""
     values = np.random.default_rng(seed).standard_normal((rows, 8, 16))
     return Samples({"x": values.astype(np.float32)})
-
-
-def changed(model: bytes, *, opset: int) -> bytes:
-    """The same nodes, said to be of another opset."""
-    graph = onnx.load_from_string(model)
-    graph.opset_import[0].version = opset
-    return graph.SerializeToString()

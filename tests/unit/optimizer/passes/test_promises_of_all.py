@@ -5,7 +5,6 @@ from pathlib import Path
 import pytest
 
 from optimizer.passes import PASSES
-from optimizer.passes.graph_facts import facts
 from optimizer.samples import Samples
 from tests.unit.optimizer.passes import graphs
 from tests.unit.optimizer.passes.bench import bench
@@ -67,6 +66,3 @@ def test_keeps_what_it_promises(
     assert place.fingerprint() == before
     left = {file.name for file in result.file.parent.iterdir()}
     assert left <= {"model.onnx", "model.xml", "model.bin"}
-
-
-QUANTIZED = graphs.dense()
