@@ -11,7 +11,7 @@ from optimizer.converters.onnx_upgrade import upgraded
 from optimizer.errors import PassError
 from optimizer.passes.graph_facts import facts
 from optimizer.passes.onnx_files import forget_shapes, is_large, load, name_nodes, save
-from optimizer.passes.products import as_products
+from optimizer.passes.products import as_products, flatten_biases
 from optimizer.passes.promises import first_line
 from optimizer.passes.quiet import quietly
 
@@ -40,9 +40,10 @@ def prepared(model: Path, folder: Path, *, without_gemm: bool = False) -> Path:
     save(graph, named)
     _infer(named, target)
     graph = load(target)
+    name_nodes(graph)  # folding made new ones
     if without_gemm:
         as_products(graph)
-    name_nodes(graph)  # folding made new ones
+    flatten_biases(graph)
     save(graph, target)
     return target
 

@@ -1,4 +1,4 @@
-"""Writes Gemm as MatMul and Add, which more kernels and quantizers know."""
+"""Brings matrix products into the forms that more kernels and quantizers know."""
 
 import numpy as np
 import onnx
@@ -17,6 +17,36 @@ def as_products(model: onnx.ModelProto) -> None:
     _forget_unused(model)
 
 
+def flatten_biases(model: onnx.ModelProto) -> None:
+    """Gives every bias of a Gemm one dimension, with a value for each column.
+
+    The quantizer's scales per channel trip over all others that the standard allows.
+    """
+    weights = {tensor.name: tensor for tensor in model.graph.initializer}
+    for node in model.graph.node:
+        if node.op_type == "Gemm" and len(node.input) > 2 and node.input[1] in weights:
+            columns = weights[node.input[1]].dims[0 if _is_turned(node, "transB") else 1]
+            bias = weights.get(node.input[2])
+            if bias is not None and list(bias.dims) != [columns]:
+                _flatten(node, bias, columns, model.graph)
+
+
+def _flatten(
+    node: onnx.NodeProto, bias: onnx.TensorProto, columns: int, graph: onnx.GraphProto
+) -> None:
+    array = numpy_helper.to_array(bias)
+    if array.size not in (1, columns):
+        return  # one for each row too
+    name = f"{node.name}/{bias.name}/flat"
+    flat = np.ascontiguousarray(np.broadcast_to(array.reshape(-1), (columns,)))
+    graph.initializer.append(numpy_helper.from_array(flat, name))
+    node.input[2] = name
+
+
+def _is_turned(node: onnx.NodeProto, attribute: str) -> bool:
+    return any(item.name == attribute and item.i for item in node.attribute)
+
+
 def _is_plain(node: onnx.NodeProto) -> bool:
     if node.op_type != "Gemm" or node.domain not in ("", "ai.onnx"):
         return False
@@ -29,7 +59,7 @@ def _split(
     node: onnx.NodeProto, graph: onnx.GraphProto, weights: dict[str, onnx.TensorProto]
 ) -> list[onnx.NodeProto]:
     weight = node.input[1]
-    if any(item.name == "transB" and item.i for item in node.attribute):
+    if _is_turned(node, "transB"):
         weight = _turned(weight, graph, weights)
     has_bias = len(node.input) > 2 and node.input[2] != ""
     product = f"{node.output[0]}/product" if has_bias else node.output[0]

@@ -68,6 +68,19 @@ def test_of_transformers_only_products_are_quantized(tmp_path: Path) -> None:
     assert table.data_type == TensorProto.FLOAT
 
 
+@pytest.mark.parametrize("shape", [(1, 8), (1,), (1, 1)])
+def test_biases_of_any_shape_do_not_trip_the_quantizer(
+    shape: tuple[int, ...], tmp_path: Path
+) -> None:
+    node = helper.make_node("Gemm", ["x", "w", "b"], ["y"])
+    x, y = models.tensor("x", "FP32", ["n", 64]), models.tensor("y", "FP32", ["n", 8])
+    weights = {"w": graphs.weight(64, 8), "b": np.full(shape, 0.5, np.float32)}
+    place = bench(tmp_path, models.build([node], [x], [y], weights))
+    result = place.apply("int8_static", rows=graphs.table())
+    assert result.notes == ()  # scales are per channel
+    assert place.error(result.file, graphs.table()) < 0.05
+
+
 def test_falls_back_to_scales_per_tensor(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     quantizer = QDQQuantizer
 
