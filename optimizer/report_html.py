@@ -1,6 +1,7 @@
 """A report as one page: everything inside, nothing fetched, no script; light and dark."""
 
 from collections.abc import Iterable
+from functools import partial
 from importlib.resources import files
 from string import Template
 
@@ -9,7 +10,7 @@ from optimizer.goal import TECHNIQUES
 from optimizer.page.figures import milliseconds
 from optimizer.page.headline import header, tiles
 from optimizer.page.markup import Markup, element, join
-from optimizer.page.plots import before_and_after, latency_against_score
+from optimizer.page.plots import before_and_after, kind_of, latency_against_score
 from optimizer.page.tables import all_candidates, conditions, refusals
 from optimizer.report import Report
 
@@ -84,24 +85,19 @@ def _plot(report: Report) -> Markup:
             class_="hint",
         ),
         element("div", *panels, class_="tabs"),
-        _legend(),
+        _legend(report),
     )
 
 
-def _legend() -> Markup:
-    items = (
-        element(
-            "li",
-            element(
-                "svg",
-                element("circle", cx=8, cy=8, r=6, class_=f"mark {kind}"),
-                viewBox="0 0 16 16",
-                aria_hidden="true",
-            ),
-            text,
-        )
+def _legend(report: Report) -> Markup:
+    """Of the kinds of marks that there are."""
+    kinds = {kind_of(report, entry) for entry in report.candidates if entry.verdict}
+    mark = partial(element, "circle", cx=8, cy=8, r=6)
+    items = [
+        element("li", element("svg", mark(class_=f"mark {kind}"), viewBox="0 0 16 16"), text)
         for kind, text in _LEGEND
-    )
+        if kind in kinds
+    ]
     return element("ul", *items, class_="legend")
 
 

@@ -1,5 +1,7 @@
 """Numbers as people read them."""
 
+from datetime import UTC, datetime
+
 from optimizer.candidate import Timing
 
 NONE, TIMES, MINUS = "\N{EN DASH}", "\N{MULTIPLICATION SIGN}", "\N{MINUS SIGN}"
@@ -24,6 +26,16 @@ def rate(timing: Timing) -> str:
 
 
 def duration(seconds: float) -> str:
+    """As "12.3 s" or "4 min 5 s"."""
     if seconds < 90:
         return f"{seconds:.1f} s"
-    return f"{seconds / 60:.0f} min {seconds % 60:.0f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest} s"
+
+
+def moment(iso: str) -> str:
+    """ISO 8601 as people write it: "2025-02-03 10:11 UTC"."""
+    try:
+        return datetime.fromisoformat(iso).astimezone(UTC).strftime("%Y-%m-%d %H:%M UTC")
+    except ValueError:
+        return iso

@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 
 from optimizer.candidate import Timing, Verdict
-from optimizer.page.figures import MINUS, TIMES, duration, milliseconds, percent, rate
+from optimizer.page.figures import MINUS, TIMES, duration, milliseconds, moment, percent, rate
 from optimizer.page.markup import Markup, element, join
 from optimizer.report import Report, change, reduction
 
@@ -28,7 +28,7 @@ _METRICS = {
 
 def header(report: Report) -> Markup:
     """Name, origin and state."""
-    facts = [report.model.framework, f"report {report.optimization_id}", report.created]
+    facts = [report.model.framework, f"report {report.optimization_id}", moment(report.created)]
     spent = report.seconds.get("total")
     facts.append(f"found in {duration(spent)}" if spent else "")
     return element(

@@ -34,15 +34,16 @@ class _Point:
 
 def latency_against_score(report: Report, batch: int) -> Markup:
     """Every candidate that was judged, by its median at one batch size and its score."""
-    frame = Box(_LEFT, _TOP, _WIDTH - _LEFT - _UNTIMED, _HEIGHT - _TOP - _BOTTOM)
     timed = [entry for entry in report.candidates if entry.timing(batch) and entry.verdict]
-    untimed = [e for e in report.candidates if e.verdict and not e.timings and e not in timed]
+    untimed = [entry for entry in report.candidates if entry.verdict and not entry.timings]
+    right = _WIDTH - (_UNTIMED if untimed else 2)
+    frame = Box(_LEFT, _TOP, right - _LEFT, _HEIGHT - _TOP - _BOTTOM)
     across = axis_of(
         [_p50_ms(entry, batch) for entry in timed], frame.left, frame.left + frame.width
     )
     up = _score_axis(report, [*timed, *untimed], frame)
     points = [_timed_point(report, entry, batch, across, up) for entry in timed]
-    strip = _strip(untimed, up, frame)
+    strip = _strip(report, untimed, up, frame)
     points.sort(key=lambda point: _ORDER.index(point.kind))
     labels = place_labels([(p.x, p.y, p.entry.name) for p in points], frame, _RADIUS)
     return element(
@@ -76,18 +77,24 @@ def before_and_after(before: Timing, after: Timing) -> Markup:
     )
 
 
-_ORDER = ("winner", "baseline", "lossless", "lossy")
+_ORDER = ("winner", "baseline", "lossless", "lossy", "dropped", "refused")
+
+
+def kind_of(report: Report, entry: Entry) -> str:
+    """The class of a candidate's mark."""
+    if any(regime.candidate == entry.name for regime in report.regimes):
+        return "winner"
+    if entry is report.baseline:
+        return "baseline"
+    if entry.state is State.DROPPED:
+        return "dropped"
+    if entry.state is State.REFUSED:
+        return "refused"
+    return "lossless" if entry.is_lossless else "lossy"
 
 
 def _timed_point(report: Report, entry: Entry, batch: int, across: Axis, up: Axis) -> _Point:
-    score = _score(entry)
-    winners = [regime.candidate for regime in report.regimes]
-    if entry.name in winners:
-        kind = "winner"
-    elif entry is report.baseline:
-        kind = "baseline"
-    else:
-        kind = "lossless" if entry.is_lossless else "lossy"
+    score, kind = _score(entry), kind_of(report, entry)
     return _Point(
         entry, across(_p50_ms(entry, batch)), up(max(score, up.low)), kind, score < up.low
     )
@@ -104,14 +111,13 @@ def _score_axis(report: Report, entries: Sequence[Entry], frame: Box) -> Axis:
     return Axis(low - room, top, frame.top + frame.height, frame.top)
 
 
-def _strip(entries: Sequence[Entry], up: Axis, frame: Box) -> list[_Point]:
+def _strip(report: Report, entries: Sequence[Entry], up: Axis, frame: Box) -> list[_Point]:
     """Marks at their scores with room for a name beside each; the worst are lined up below."""
     points: list[_Point] = []
     x, lowest = frame.left + frame.width + 32, frame.top + frame.height - 12
     for entry in sorted(entries, key=_score):
         y = min(up(min(max(_score(entry), up.low), up.high)), lowest)
-        kind = "dropped" if entry.state is State.DROPPED else "refused"
-        points.append(_Point(entry, x, y, kind, _score(entry) < up.low))
+        points.append(_Point(entry, x, y, kind_of(report, entry), _score(entry) < up.low))
         lowest = y - _LINE
     return points
 
@@ -209,17 +215,25 @@ def _short(entry: Entry) -> str:
 
 def _bar(timing: Timing, across: Axis, top: float, kind: str) -> Markup:
     middle, width = top + 9, round(across(timing.p50_s), 1)
-    far = round(across(min(timing.p99_s, across.high)), 1)
-    near = round(across(min(timing.p95_s, across.high)), 1)
+    end = round(across(min(timing.p99_s, across.high)), 1)
     tip = f"p50 {milliseconds(timing.p50_s)}, p95 {milliseconds(timing.p95_s)}"
     return element(
         "g",
         element("title", f"{tip}, p99 {milliseconds(timing.p99_s)}"),
         element("rect", x=0, y=top, width=width, height=18, rx=3, class_=f"bar {kind}"),
-        element("line", x1=width, x2=far, y1=middle, y2=middle, class_="whisker"),
-        element("line", x1=near, x2=near, y1=top + 4, y2=top + 14, class_="whisker"),
-        element("line", x1=far, x2=far, y1=top + 2, y2=top + 16, class_="whisker"),
+        element("line", x1=width, x2=end, y1=middle, y2=middle, class_="whisker"),
+        _quantile(timing.p95_s, across, middle, 5),
+        _quantile(timing.p99_s, across, middle, 7),
     )
+
+
+def _quantile(seconds: float, across: Axis, middle: float, reach: float) -> Markup:
+    """A mark; beyond the end of the scale an arrow head says that it goes on."""
+    x = round(across(min(seconds, across.high)), 1)
+    if seconds > across.high:
+        points = f"{x - 5},{middle - 5} {x},{middle} {x - 5},{middle + 5}"
+        return element("polyline", points=points, class_="whisker")
+    return element("line", x1=x, x2=x, y1=middle - reach, y2=middle + reach, class_="whisker")
 
 
 def _words(text: str, x: float, y: float, kind: str, anchor: str | None = None) -> Markup:

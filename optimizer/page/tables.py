@@ -104,7 +104,8 @@ def refusals(report: Report) -> Markup:
         element("h2", "What was not taken, and why"),
         element(
             "p",
-            "Refused: answers not as the original does. Skipped: cannot be tried here.",
+            "Refused: answers not as the original does. Dropped: too slow in the first rounds."
+            " Skipped: cannot be tried here.",
             class_="hint",
         ),
         element("dl", *rows, class_="refusals"),
