@@ -1,4 +1,4 @@
-"""Keeps libraries from talking where nobody asked them."""
+"""Keeps libraries from talking too much: on stdout and stderr, and in errors."""
 
 import contextlib
 import io
@@ -24,3 +24,10 @@ def quiet() -> Iterator[None]:
                 yield
     finally:
         logging.disable(before)
+
+
+def root_cause(error: BaseException) -> str:
+    """What went wrong first, on one line: libraries wrap it in advice about themselves."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return " ".join(str(error).split())[:300] or type(error).__name__

@@ -6,10 +6,11 @@ import onnx
 from onnx import helper
 
 from optimizer.converters.contract import ConverterInput, ConverterResult
+from optimizer.converters.opsets import nearest
 from optimizer.errors import ConversionError
 from optimizer.frameworks.keras_function import Function
 from optimizer.frameworks.keras_model import load_function
-from optimizer.quiet import quiet
+from optimizer.quiet import quiet, root_cause
 from protos.signature import Signature
 
 FIRST_OPSET, LAST_OPSET = 13, 18  # that tf2onnx writes and the passes work on
@@ -23,11 +24,7 @@ def convert(given: ConverterInput) -> ConverterResult:
         ConversionError: an operator has no ONNX form.
     """
     function = load_function(given.source.path)
-    opset = min(max(given.opset, FIRST_OPSET), LAST_OPSET)
-    notes: tuple[str, ...] = ()
-    if opset != given.opset:
-        limits = f"tf2onnx makes {FIRST_OPSET} to {LAST_OPSET}"
-        notes = (f"opset {given.opset} asked, {opset} made: {limits}",)
+    opset, notes = nearest(given.opset, FIRST_OPSET, LAST_OPSET, "tf2onnx")
     try:
         with quiet():
             model = _exported(function, opset)
@@ -37,8 +34,9 @@ def convert(given: ConverterInput) -> ConverterResult:
             onnx.checker.check_model(model)  # tf2onnx only logs what it cannot convert
             onnx.save_model(model, given.target)
     except Exception as error:
-        reason = " ".join(str(error).split())[:500]
-        raise ConversionError(f"'{given.source.path}' cannot be exported: {reason}") from error
+        raise ConversionError(
+            f"'{given.source.path}' cannot be exported: {root_cause(error)}"
+        ) from error
     return ConverterResult(given.target, opset, notes)
 
 

@@ -5,10 +5,11 @@ import torch
 from torch.export import ExportedProgram
 
 from optimizer.converters.contract import ConverterInput, ConverterResult
+from optimizer.converters.opsets import nearest
 from optimizer.errors import ConversionError
 from optimizer.frameworks.torch_model import load_program
 from optimizer.frameworks.torch_signature import signature_of
-from optimizer.quiet import quiet
+from optimizer.quiet import quiet, root_cause
 from protos.signature import Signature
 
 FIRST_OPSET = 18  # the exporter writes no older one: its down-conversion fails and says nothing
@@ -23,10 +24,7 @@ def convert(given: ConverterInput) -> ConverterResult:
         ConversionError: the exporter cannot express it.
     """
     program, notes = load_program(given.source.path)
-    opset = min(max(given.opset, FIRST_OPSET), LAST_OPSET)
-    if opset != given.opset:
-        limits = f"PyTorch's exporter makes {FIRST_OPSET} to {LAST_OPSET}"
-        notes += (f"opset {given.opset} asked, {opset} made: {limits}",)
+    opset, note = nearest(given.opset, FIRST_OPSET, LAST_OPSET, "PyTorch's exporter")
     signature = signature_of(program)
     try:
         with quiet():
@@ -34,9 +32,10 @@ def convert(given: ConverterInput) -> ConverterResult:
             _tidy(exported.model, signature)
             exported.save(given.target)
     except Exception as error:
-        reason = " ".join(str(error).split())[:500]
-        raise ConversionError(f"'{given.source.path}' cannot be exported: {reason}") from error
-    return ConverterResult(given.target, exported.model.opset_imports[""], notes)
+        raise ConversionError(
+            f"'{given.source.path}' cannot be exported: {root_cause(error)}"
+        ) from error
+    return ConverterResult(given.target, opset, notes + note)
 
 
 def _export(program: ExportedProgram, opset: int) -> torch.onnx.ONNXProgram:
