@@ -129,3 +129,21 @@ def test_a_killed_child_costs_what_it_ran_and_nothing_else(server: Client) -> No
             answer = server.predict(name, {"X": X[:2]})
             assert answer["label"].tolist() == [0, 0], attempt
     assert not set(killed) & set(children_of(server_process()))
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
+def test_an_exported_network_answers_as_it_does_at_home(tmp_path: Path) -> None:
+    import torch
+
+    from optimizer.frameworks import save_native
+
+    network = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.Tanh(), torch.nn.Linear(8, 3))
+    (tmp_path / "models/net/1").mkdir(parents=True)
+    save_native(network.eval(), tmp_path / "models/net/1", X[:2])
+    with torch.no_grad():
+        expected = network(torch.from_numpy(X[:20])).numpy()
+    with serving(tmp_path) as address, Client(address, timeout_s=60.0) as client:
+        (version,) = client.model("net").versions
+        answer = client.predict("net", {version.inputs[0].name: X[:20]})
+        np.testing.assert_allclose(next(iter(answer.values())), expected, rtol=1e-4, atol=1e-6)

@@ -1,5 +1,6 @@
 """The probes in their order, on real sessions."""
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -7,19 +8,25 @@ import onnx
 import pytest
 from onnx import helper
 
+from protos.tensors import Array
 from server import profiling
 from server.backends import format_of
 from server.backends.base import Backend
+from server.backends.by_batch import ByBatchBackend, Regime
+from server.backends.model_file import ModelFile
+from server.backends.reshaped import reshaped
 from server.errors import LoadFailed
 from server.model_config import (
     BatchingConfig,
     ExecutionConfig,
     ModelConfig,
+    TensorConfig,
     WarmUpInput,
     WarmUpSample,
 )
 from server.profiling import Probed
 from tests import models
+from tests.fakes import FakeBackend
 
 PAD = BatchingConfig(pad="right")
 
@@ -51,6 +58,46 @@ def test_safe_model_is_batched_and_measured(tmp_path: Path) -> None:
     assert profile.max_batch_reason
     assert [len(inputs["x"]) for inputs in found.batches][-1] == profile.max_batch
     assert found.example["x"].shape == (1, 16)
+
+
+def forms(*factors: float, largest: int = 1) -> ByBatchBackend:
+    """One factor for batches of up to so many rows, another for larger ones."""
+
+    def times(factor: float) -> FakeBackend:
+        return FakeBackend(lambda inputs: {"y": inputs["x"] * factor})
+
+    small, large = map(times, factors)
+    return ByBatchBackend([Regime(largest, small), Regime(None, large)], "both-1")
+
+
+RESHAPED = ModelConfig(
+    "m",
+    max_batch_size=8,
+    inputs=(TensorConfig("x", "FP32", (2, 1), reshape=(2,)),),
+    outputs=(TensorConfig("y", "FP32", (2,)),),
+)
+
+
+@pytest.mark.parametrize("config", [ModelConfig("m"), RESHAPED], ids=["plain", "reshaped"])
+def test_forms_may_differ_and_rows_of_one_may_not(config: ModelConfig) -> None:
+    file = ModelFile(Path("x"), "both-1", 1)
+    found = profiling.probe(reshaped(forms(1, 1.05), config), config, file, 0.01)
+    assert found.profile.batchable, found.profile.reason
+    mixing = FakeBackend(lambda inputs: {"y": inputs["x"] + inputs["x"].mean()})
+    both = ByBatchBackend([Regime(4, FakeBackend()), Regime(None, mixing)], "both-1")
+    found = profiling.probe(reshaped(both, config), config, file, 0.01)
+    assert "rows of a batch influence each other" in found.profile.reason
+
+
+@pytest.mark.parametrize("is_low_precision", [False, True])
+def test_low_precision_makes_larger_differences(is_low_precision: bool) -> None:
+    def steps(inputs: Mapping[str, Array]) -> dict[str, Array]:
+        x = inputs["x"]
+        return {"y": x * (1.02 if len(x) > 1 else 1)}
+
+    file = ModelFile(Path("x"), "int8-1", 1, is_low_precision=is_low_precision)
+    found = profiling.probe(FakeBackend(steps), ModelConfig("m"), file, 0.01)
+    assert found.profile.batchable is is_low_precision
 
 
 ONE_BY_ONE = {

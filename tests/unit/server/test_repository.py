@@ -3,8 +3,9 @@ from pathlib import Path
 
 import pytest
 
+from optimizer.artifact import Artifact
 from server.model_config import ConfigError
-from server.repository import ModelSource, Repository, RepositoryError
+from server.repository import ModelSource, Repository, RepositoryError, read_model
 
 
 def put(path: Path, content: str = "") -> Path:
@@ -52,11 +53,32 @@ def test_a_bare_file_is_a_model_named_after_its_stem(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "inside",
-    ["model.toml", "config.pbtxt", "net.onnx", "1/model.onnx", "saved_model.pb", "model.txt"],
+    [
+        "model.toml",
+        "config.pbtxt",
+        "net.onnx",
+        "1/model.onnx",
+        "saved_model.pb",
+        "model.txt",
+        "artifact.json",
+    ],
 )
 def test_a_folder_with_a_models_files_is_one_model(tmp_path: Path, inside: str) -> None:
     put(tmp_path / "digits" / inside)
     assert list(Repository([tmp_path / "digits"]).scan()) == ["digits"]
+
+
+def test_an_artifacts_own_folders_are_no_versions_and_its_changes_show(tmp_path: Path) -> None:
+    folder = tmp_path / "fast"
+    put(folder / "1" / "model.onnx")
+    regimes = [{"max_rows": None, "folder": "1"}]
+    Artifact(folder / "1", "model.onnx", "onnxruntime", "a-1").write()
+    Artifact(folder, ".", "by_batch", "both-1", options={"regimes": regimes}).write()
+    source = read_model(folder)
+    assert files(source) == {1: folder}
+    assert read_model(folder, known=source) is source
+    Artifact(folder / "1", "model.onnx", "openvino", "a-2").write()
+    assert read_model(folder, known=source).fingerprint != source.fingerprint
 
 
 @pytest.mark.parametrize("inside", ["a/model.onnx", "a/1/model.onnx", "requirements.txt"])
