@@ -19,7 +19,7 @@ from types import ModuleType
 COMMANDS = {
     "serve": "serve models over gRPC and HTTP",
     "demo": "train a small model, serve it, and send it real requests",
-    "optimize": "find the fastest form of a model that answers as the original does",
+    "optimize": "find the fastest form of a model that answers the same",
     "predict": "send a file to a model and print the answer",
     "models": "list the models, describe one, or change which form serves",
     "jobs": "list, show, watch or cancel the optimizations of a server",

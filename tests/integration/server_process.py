@@ -22,6 +22,15 @@ def serving(folder: Path, *options: str) -> Iterator[str]:
 
     Nothing is optimized at load unless `options` say so.
     """
+    with starting(folder, *options) as (process, address):
+        yield address
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(60) == 0
+
+
+@contextmanager
+def starting(folder: Path, *options: str) -> Iterator[tuple["subprocess.Popen[str]", str]]:
+    """As `serving`, for a test that ends the process itself; one that still runs is killed."""
     command = [sys.executable, "-m", "server", "serve", str(folder / "models"), "--optimize=off"]
     ports = ["--grpc-port=0", "--http-port=0", f"--state-dir={folder / 'state'}"]
     with (
@@ -34,7 +43,7 @@ def serving(folder: Path, *options: str) -> Iterator[str]:
             assert process.stdout is not None
             ready = process.stdout.readline()
             assert ready.startswith("inflight ready"), (folder / "log").read_text()
-            yield ready.split("grpc=")[1].split()[0]
+            yield process, ready.split("grpc=")[1].split()[0]
         finally:
-            process.send_signal(signal.SIGTERM)
-            assert process.wait(60) == 0
+            if process.poll() is None:
+                process.kill()
