@@ -1,6 +1,7 @@
 """Real child processes, and what becomes of requests when they misbehave."""
 
 import ast
+import asyncio
 import logging
 import os
 import pickle
@@ -21,8 +22,14 @@ from protos.tensors import Array
 from server.backends import native_process
 from server.backends.model_file import inspect_native
 from server.backends.native import NativeBackend, open_native
+from server.batch_policy import BatchSettings
 from server.errors import BackendError, BackendLost, LoadFailed, ModelNotReady
-from server.model_config import ExecutionConfig
+from server.loader import LoadedModel
+from server.model_config import ExecutionConfig, ModelConfig, VersionSource
+from server.probe import Profile
+from server.request import InferRequest
+from server.served import ServedVersion
+from server.slots import ComputeSlots
 from tests import native_models
 from tests.native_models import DIE, HANG, RAISE
 
@@ -193,6 +200,26 @@ def test_a_run_that_is_given_up_on_is_ended_alone(opened: Open, capture: "Lines"
         result.result()
     thread.join()
     assert other in {process_of(backend) for _ in range(2)}
+
+
+async def test_a_version_whose_child_hangs_gets_another(opened: Open, capture: "Lines") -> None:
+    backend = opened()
+    profile = Profile(batchable=False, reason="a test")
+    loaded = LoadedModel(backend, None, 1, backend.signature, profile, BatchSettings(), x(1))
+    source = VersionSource("m", 1, Path("model.pkl"), ModelConfig("m"))
+    served = ServedVersion(source, loaded, ComputeSlots(2))
+    before = process_of(backend)
+    stuck = asyncio.ensure_future(served.batcher.submit(InferRequest("m", x(HANG))))
+    await asyncio.to_thread(capture.wait_for, "hanging")
+    served.check(hang_timeout_s=0.0)
+    with pytest.raises(BackendError, match="did not return within 0 s"):
+        await stuck
+    outputs, _ = await served.batcher.submit(InferRequest("m", x(3)))
+    assert outputs["y"].item() == 6
+    assert outputs["process"][0] != before
+    served.retire()
+    await served.closed()
+    assert backend.processes[0].process_id is None
 
 
 def test_closing_kills_a_child_that_hangs(opened: Open, capture: "Lines") -> None:
