@@ -21,7 +21,10 @@ def format_of_artifact(stored: Artifact) -> Format:
     on_cpu = _stays_on_cpu(stored)
 
     def inspect(path: Path) -> ModelFile:
-        forms = list(_forms(stored))
+        try:
+            forms = list(_forms(stored))
+        except OptimizationError as error:
+            raise LoadFailed(str(error)) from None
         return ModelFile(
             path,
             stored.artifact_id,
@@ -39,13 +42,13 @@ def format_of_artifact(stored: Artifact) -> Format:
         except OptimizationError as error:
             raise LoadFailed(f"artifact '{stored.artifact_id}': {error}") from None
 
-    return Format(inspect, open_, on_cpu, lambda _: on_cpu)
+    is_run_by_caller = on_cpu or stored.runtime == "openvino"  # which has threads of its own, too
+    return Format(inspect, open_, is_run_by_caller, lambda _: on_cpu)
 
 
 def _stays_on_cpu(stored: Artifact) -> bool:
-    return stored.runtime == "onnxruntime" and list(stored.options.get("providers", ["cpu"])) == [
-        "cpu"
-    ]
+    providers = list(stored.options.get("providers", ["cpu"]))
+    return stored.runtime == "onnxruntime" and providers == ["cpu"]
 
 
 def _forms(stored: Artifact) -> Iterator[Artifact]:

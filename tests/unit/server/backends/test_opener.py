@@ -294,6 +294,13 @@ def test_a_damaged_manifest_is_a_failed_load(tmp_path: Path) -> None:
         format_of(tmp_path)
 
 
+def test_a_form_without_a_manifest_is_a_failed_load(tmp_path: Path) -> None:
+    made = by_batch(tmp_path)
+    (tmp_path / "large" / "artifact.json").unlink()
+    with pytest.raises(LoadFailed, match=r"large/artifact\.json: cannot be read"):
+        format_of(made.folder).inspect(made.folder)
+
+
 def test_a_native_artifact_is_opened_in_a_child(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
