@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from optimizer.artifact import Artifact
-from optimizer.errors import CalibrationError
+from optimizer.errors import CalibrationError, OptimizationError, PassError
 from optimizer.passes.calibration_rows import fixed_batch
 from optimizer.passes.contract import PassInput
 from optimizer.passes.promises import first_line
@@ -31,9 +31,15 @@ def answers(given: PassInput, model: Path, samples: Samples) -> Answers:
 
     Raises:
         CalibrationError: it does not take them.
+        PassError: it cannot be opened.
     """
     artifact = Artifact(model.parent, model.name, "onnxruntime", f"pass-{model.stem}")
-    runner = given.opener(artifact, given.threads)
+    try:
+        runner = given.opener(artifact, given.threads)
+    except OptimizationError:
+        raise
+    except Exception as error:  # the server's or the framework's own
+        raise PassError(f"'{model.name}' cannot be opened: {first_line(error)}") from error
     size = fixed_batch(model) or _ROWS
     try:
         parts = [_run(runner, samples, start, size) for start in range(0, samples.rows, size)]

@@ -22,8 +22,8 @@ class MixedPrecision:
     """Leaves as few layers in float as the gate demands on the calibration set.
 
     Settings: `base` ("int8_static" or "int8_dynamic") and that pass's own; `threshold` (0.99),
-    `metric` and `task` as the gate takes them; `trials` (64: models built at most), `rows` (64 of
-    the calibration set). Every trial quantizes and runs a model: seconds each.
+    `metric` and `task` as the gate takes them; `trials` (64: models built at most), `rows` (256
+    of the calibration set). Every trial quantizes and runs a model: seconds each.
     """
 
     name = "mixed_precision"

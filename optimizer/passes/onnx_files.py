@@ -62,13 +62,22 @@ def copy(source: Path, target: Path) -> None:
 
 
 def external_files(path: Path) -> list[Path]:
-    """The files beside a model that hold weights of it."""
+    """The files beside a model that hold weights of it.
+
+    Raises:
+        PassError: one is missing, or is not in the model's folder.
+    """
     names = {
         entry.value
         for tensor in all_tensors(_load(path, with_data=False))
         for entry in tensor.external_data
         if entry.key == "location"
     }
+    for name in names:
+        if not (path.parent / name).resolve().is_relative_to(path.parent.resolve()):
+            raise PassError(f"'{path}' has weights in '{name}', outside of its folder")
+        if not (path.parent / name).is_file():
+            raise PassError(f"'{path}' has weights in '{name}', which does not exist")
     return sorted(path.parent / name for name in names)
 
 

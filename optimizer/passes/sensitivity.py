@@ -18,7 +18,8 @@ from optimizer.samples import Samples
 from optimizer.validation import judge
 from protos.tensors import Array
 
-_ROWS = 64
+_ROWS = 256  # the gate's figure is coarse on few
+_RANKING_ROWS = 32
 _TRIALS = 64
 _FOR_CHOOSING = 10  # of the trials; the others rank
 _REST = "everything between the layers"
@@ -83,6 +84,7 @@ class _Trial:
         samples = checked(given)
         rows = min(samples.rows, given.settings.get("rows", _ROWS))
         self._samples: Samples = samples.take(np.arange(rows))
+        self._few = min(rows, _RANKING_ROWS)
         self._given, self._build = given, quantizer.build
         self._file = work / "trial.onnx"
         self._reference: Answers = finite_answers(given, given.model, self._samples)
@@ -98,7 +100,7 @@ class _Trial:
         settings = self._given.settings
         return judge(
             self._reference.outputs,
-            self._answers(self.nodes(layers)),
+            self._answers(self.nodes(layers), self._samples),
             self._samples,
             task=settings.get("task"),
             metric=settings.get("metric", "auto"),
@@ -118,14 +120,15 @@ class _Trial:
     def _damage(self, alone: Sequence[str]) -> float:
         """Relative error of the answers where only these layers are quantized."""
         others = [name for name in self.layers if name not in alone]
-        found = self._answers(self.nodes(others))
-        return max(_error(self._reference.outputs[name], found[name]) for name in found)
+        found = self._answers(self.nodes(others), self._samples.take(np.arange(self._few)))
+        reference = self._reference.outputs
+        return max(_error(reference[name][: len(array)], array) for name, array in found.items())
 
-    def _answers(self, exclude: Sequence[str]) -> dict[str, Array]:
+    def _answers(self, exclude: Sequence[str], samples: Samples) -> dict[str, Array]:
         self._file.unlink(missing_ok=True)
         self._build(self._file, exclude)
         self.built += 1
-        return answers(self._given, self._file, self._samples).outputs
+        return answers(self._given, self._file, samples).outputs
 
 
 def _fewest(ranked: Sequence[tuple[str, ...]], trial: _Trial) -> tuple[int, Verdict]:

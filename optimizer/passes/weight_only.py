@@ -7,7 +7,7 @@ from typing import Any
 import onnx
 
 from optimizer.converters.onnx_upgrade import upgraded
-from optimizer.errors import PassError
+from optimizer.errors import PassError, Unavailable
 from optimizer.passes.calibration_rows import batches, checked
 from optimizer.passes.contract import PassInput, PassResult
 from optimizer.passes.graph_facts import facts
@@ -138,6 +138,11 @@ def _quantize(source: Path, target: Path, settings: _Settings, given: PassInput)
                 algo_config=algorithm,
             )
             quantizer.process()
+    except ModuleNotFoundError as error:
+        raise Unavailable(
+            f"weight_only by {settings.method} needs {error.name}, which is not installed:"
+            " pip install 'inflight[convert]'"
+        ) from None
     except Exception as error:  # whatever the library meets in a graph
         raise PassError(f"ONNX Runtime cannot quantize it: {first_line(error)}") from error
     made: onnx.ModelProto = quantizer.model.model

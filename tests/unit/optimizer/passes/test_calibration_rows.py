@@ -3,11 +3,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from onnx import helper
 
 from optimizer.errors import CalibrationError
 from optimizer.passes.calibration_rows import batches, checked, fixed_batch
 from optimizer.samples import Samples
 from protos.tensors import Array
+from tests import models
 from tests.unit.optimizer.passes import graphs
 from tests.unit.optimizer.passes.bench import bench
 
@@ -55,6 +57,17 @@ def test_ragged_rows_are_refused(tmp_path: Path) -> None:
 def test_inputs_that_the_model_does_not_have_are_left_out(tmp_path: Path) -> None:
     rows = Samples({**graphs.images().inputs, "extra": np.zeros(48)})
     assert list(checked(bench(tmp_path, graphs.cnn()).given(rows)).inputs) == ["image"]
+
+
+def test_models_whose_answers_are_not_by_row_are_refused(tmp_path: Path) -> None:
+    nodes = [
+        helper.make_node("MatMul", ["x", "w"], ["h"]),
+        helper.make_node("ReduceMean", ["h"], ["y"], axes=[0]),
+    ]
+    x, y = models.tensor("x", "FP32", ["n", 64]), models.tensor("y", "FP32", [1, 8])
+    model = models.build(nodes, [x], [y], {"w": graphs.weight(64, 8)})
+    with pytest.raises(CalibrationError, match=r"shape \(1, 8\) for 16 rows: not one answer a row"):
+        bench(tmp_path, model).apply("int8_static", rows=graphs.table())
 
 
 @pytest.mark.parametrize(("batch", "sizes"), [("n", [20, 20, 8]), (1, [1] * 48), (32, [32])])

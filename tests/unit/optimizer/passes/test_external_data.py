@@ -5,7 +5,9 @@ from pathlib import Path
 import onnx
 import pytest
 
+from optimizer.errors import PassError
 from optimizer.passes import onnx_files
+from tests import models
 from tests.unit.optimizer.passes import graphs
 from tests.unit.optimizer.passes.bench import Bench, bench
 
@@ -36,6 +38,24 @@ def test_weights_beside_a_model_are_found(name: str, tmp_path: Path) -> None:
     result = place.apply(name, rows=graphs.table())
     assert place.error(result.file, graphs.table()) < 0.1
     assert place.fingerprint() == before
+
+
+def test_files_outside_of_the_models_folder_are_not_touched(tmp_path: Path) -> None:
+    place = bench(tmp_path, models.identity("INT64"))
+    model = onnx.load(place.model)
+    tensor = model.graph.initializer.add(name="w", data_type=7, dims=[1], data_location=1)
+    tensor.external_data.add(key="location", value="../secret")
+    place.model.write_bytes(model.SerializeToString())
+    with pytest.raises(PassError, match=r"weights in '\.\./secret', outside of its folder"):
+        onnx_files.copy(place.model, place.work / "model.onnx")
+
+
+@pytest.mark.parametrize("name", PASSES)
+def test_weights_that_are_missing_are_named(name: str, tmp_path: Path) -> None:
+    place = beside(tmp_path)
+    (place.model.parent / "w.data").unlink()
+    with pytest.raises(PassError):
+        place.apply(name, rows=graphs.table())
 
 
 @pytest.mark.parametrize("name", PASSES)
