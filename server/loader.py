@@ -282,7 +282,7 @@ def _at_low_priority(work: Callable[[], T]) -> T:
     result: Future[T] = Future()
 
     def run() -> None:
-        _lower_priority()
+        lower_priority()
         try:
             result.set_result(work())
         except BaseException as error:
@@ -293,8 +293,11 @@ def _at_low_priority(work: Callable[[], T]) -> T:
     return result.result()
 
 
-def _lower_priority() -> None:
-    """Linux gives every thread its own niceness; elsewhere there is nothing to do."""
+def lower_priority() -> None:
+    """Has the calling thread yield to serving ones.
+
+    Linux gives every thread its own niceness; elsewhere there is nothing to do.
+    """
     if sys.platform == "linux":
         thread = threading.get_native_id()
         niceness = min(19, os.getpriority(os.PRIO_PROCESS, thread) + NICENESS)

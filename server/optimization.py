@@ -43,6 +43,7 @@ from server.errors import (
 )
 from server.forms import Forms
 from server.load_plan import Origin
+from server.loader import lower_priority
 from server.memory import available_bytes
 from server.metrics import OptimizationFigures
 from server.optimization_job import LiveJob, Task
@@ -93,8 +94,9 @@ class Optimization:
     ) -> None:
         self._registry, self._repository, self._settings = registry, repository, settings
         self._optimize, self._opener = optimize, opener
-        self._disk = ThreadPoolExecutor(1, thread_name_prefix="optimization-disk")
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="optimization")
+        self._disk = ThreadPoolExecutor(1, "optimization-disk", initializer=lower_priority)
+        # Of ordinary priority, which its child processes lower by themselves.
+        self._thread = ThreadPoolExecutor(1, "optimization")
         self._live: dict[str, LiveJob] = {}  # those that have not ended, by id
         self._requested: deque[LiveJob] = deque()
         self._automatic: deque[LiveJob] = deque()

@@ -182,7 +182,7 @@ def test_no_other_file_may_be_named_nor_asked_about(
 
 
 def test_a_file_that_is_not_there_is_named(places: DataPlaces) -> None:
-    with pytest.raises(InvalidRequest, match="'none.npz': no such file"):
+    with pytest.raises(InvalidRequest, match=r"'none\.npz': no such file"):
         spec(places, source="file", path="none.npz")
     bare = DataPlaces(None, places.allowed)
     with pytest.raises(InvalidRequest, match="this model has none"):

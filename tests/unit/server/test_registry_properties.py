@@ -14,7 +14,9 @@ from pathlib import Path
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from server.errors import LoadFailed, ModelNotFound
+from optimizer.artifact import Artifact
+from server.errors import LoadFailed, ModelNotFound, WrongState
+from server.model_config import Optimized
 from server.model_versions import ModelState
 from server.registry import Registry
 from server.repository import Repository
@@ -27,6 +29,7 @@ ACTIONS = (
     "config",
     "load",
     "unload",
+    "exchange",
     "hold",
     "release",
     "block",
@@ -49,8 +52,9 @@ steps = st.lists(
 @contextmanager
 def folder() -> Iterator[Path]:
     path = Path(tempfile.mkdtemp(prefix="inflight-test-"))
+    (path / "models").mkdir()
     try:
-        yield path
+        yield path / "models"
     finally:
         shutil.rmtree(path)
 
@@ -84,6 +88,21 @@ class World:
             self.remove(model, version)
         elif action == "config":
             self.configure(model, content)
+
+    def optimized(self, content: str) -> Optimized | None:
+        """An artifact; None, the version's own file, for "good"."""
+        if content == "good":
+            return None
+        folder = self.folder.parent / "store" / content
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "model.onnx").write_text(content)
+        return Optimized(Artifact(folder, "model.onnx", "onnxruntime", content), "opt-1")
+
+    async def exchange(self, registry: Registry, step: Step) -> None:
+        _, model, version, content = step
+        origin = registry.origin(model, version)
+        if origin is not None:
+            await registry.exchange(model, version, origin, self.optimized(content))
 
     def hold(self, registry: Registry, model: str) -> None:
         served = registry._serving.get(model, {}).get(None)
@@ -137,6 +156,8 @@ async def run_by_request(sequence: list[Step]) -> None:
                 calls.append(asyncio.create_task(registry.load(model)))
             elif action == "unload":
                 calls.append(asyncio.create_task(registry.unload(model)))
+            elif action == "exchange":
+                calls.append(asyncio.create_task(world.exchange(registry, step)))
             elif action == "hold":
                 world.hold(registry, model)
             elif action == "release":
@@ -154,7 +175,7 @@ async def run_by_request(sequence: list[Step]) -> None:
         world.opener.gate.set()
         outcomes = await asyncio.gather(*calls, return_exceptions=True)
         assert all(
-            outcome is None or isinstance(outcome, bool | LoadFailed | ModelNotFound)
+            outcome is None or isinstance(outcome, bool | LoadFailed | ModelNotFound | WrongState)
             for outcome in outcomes
         )
         await finish(registry, world)
@@ -182,11 +203,14 @@ async def run_by_polling(sequence: list[Step]) -> None:
         world = World(path)
         registry = Registry(Repository([path]), world.opener, "poll")
         await registry.start()
+        exchanges: list[asyncio.Task[None]] = []
         for step in sequence:
             action, model, _, _ = step
             world.change(step)
             if action in ("load", "unload"):
                 await registry.poll_once()
+            elif action == "exchange":
+                exchanges.append(asyncio.create_task(world.exchange(registry, step)))
             elif action == "hold":
                 world.hold(registry, model)
             elif action == "release":
@@ -204,6 +228,8 @@ async def run_by_polling(sequence: list[Step]) -> None:
         await registry.idle()
         for model in MODELS:
             assert fake(registry.resolve(model, None)).content == b"mended"
+        outcomes = await asyncio.gather(*exchanges, return_exceptions=True)
+        assert all(isinstance(o, LoadFailed | WrongState | None) for o in outcomes)
         await registry.close()
         assert world.opener.open_now == []
 
