@@ -186,8 +186,10 @@ class ServeSettings:
     databases: Mapping[str, str] = _option(
         dict,
         _DATABASES,
-        "connections that validation data may be read from, by name",
+        "connections that validation data may be read from, NAME=URL separated by spaces; in the"
+        " file a table [databases]",
         variable="INFLIGHT_DATABASES",
+        shown_default="none",
     )
     load_control: str = _option(
         "all",
@@ -228,7 +230,7 @@ class ServeSettings:
     optimization_max_time_minutes: float = _option(
         30.0,
         _number(0, math.inf, "a number of minutes above 0", above=True),
-        "longest optimization job",
+        "longest optimization job, in minutes; then the best so far counts",
         variable="OPTIMIZATION_MAX_TIME_MINUTES",
     )
     optimization_accuracy_threshold: float = _option(
@@ -240,7 +242,7 @@ class ServeSettings:
     tensorrt_workspace_size_gb: float = _option(
         4.0,
         _number(0, math.inf, "a number of gibibytes above 0", above=True),
-        "memory TensorRT may use while it builds",
+        "memory TensorRT may use while it builds, in gibibytes",
         variable="TENSORRT_WORKSPACE_SIZE_GB",
     )
     onnx_opset_version: int = _option(
@@ -311,7 +313,15 @@ def read_settings(flags: Mapping[str, Any]) -> ServeSettings:
 
 
 def add_serve_options(parser: argparse.ArgumentParser) -> None:
-    """Adds one flag per option, each None unless given, with its default and unit in --help."""
+    """Adds one flag per option, each None unless given, with its default and unit in --help.
+
+    Options without a flag are listed at the end.
+    """
+    parser.epilog = "Without a flag, " + "; ".join(
+        f"{_variable(option)}: {option.metadata['meaning']} (default: {_default(option)})"
+        for option in fields(ServeSettings)
+        if option.metadata["variable"]
+    )
     parser.add_argument(
         "--config",
         metavar="FILE",
@@ -353,8 +363,14 @@ def _variable(option: "Field[Any]") -> str:
 
 
 def _help(option: "Field[Any]") -> str:
-    default = option.metadata["shown"] or str(option.default)
-    return f"{option.metadata['meaning']} (default: {default}; environment: {_variable(option)})"
+    meaning, variable = option.metadata["meaning"], _variable(option)
+    return f"{meaning} (default: {_default(option)}; environment: {variable})"
+
+
+def _default(option: "Field[Any]") -> str:
+    if isinstance(option.default, float):
+        return f"{option.default:g}"
+    return option.metadata["shown"] or str(option.default)
 
 
 def _parsed(option: "Field[Any]", value: Any, source: str) -> Any:

@@ -195,7 +195,6 @@ def test_help_shows_every_default_and_variable(capsys: pytest.CaptureFixture[str
         "port of gRPC; 0 picks a free one (default: 8001; environment: INFLIGHT_GRPC_PORT)" in shown
     )
     assert "environment: INFLIGHT_MODELS, separated by ':'" in shown
-    assert "OPTIMIZATION_MAX_TIME_MINUTES" not in shown
 
 
 @pytest.mark.parametrize(
@@ -224,3 +223,12 @@ def test_databases_are_named_in_the_file_or_the_environment_and_never_shown() ->
 def test_folders_of_data_are_separated_as_in_path() -> None:
     flags = parse_flags("--data-folders", "/a:/b")
     assert load_settings(flags, {}).data_folders == (Path("/a"), Path("/b"))
+
+
+def test_help_lists_the_options_without_a_flag(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        parse_flags("--help")
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "OPTIMIZATION_MAX_TIME_MINUTES: longest optimization job" in shown
+    assert "(default: 30)" in shown
+    assert "INFLIGHT_DATABASES: connections" in shown
