@@ -9,7 +9,7 @@ import numpy as np
 from optimizer.errors import SourceError
 from optimizer.frameworks.contract import Task
 from optimizer.frameworks.keras_function import Function, dtype_of, of_keras, of_saved_model
-from optimizer.frameworks.network import task_of
+from optimizer.frameworks.network import task_of, typical_rows
 from optimizer.frameworks.tensorflow_import import keras, tf
 from optimizer.quiet import quiet
 from optimizer.samples import Samples
@@ -30,6 +30,9 @@ class KerasModel:
         tensors = [tf.constant(inputs[s.name], dtype_of(s)) for s in self.signature.inputs]
         outputs = zip(self.signature.outputs, self._run(*tensors), strict=True)
         return {spec.name: np.asarray(tensor.numpy()) for spec, tensor in outputs}
+
+    def typical_rows(self, rows: int, seed: int) -> Samples:
+        return typical_rows(self.signature, self.predict, rows, seed)
 
 
 def load(path: Path, samples: Samples | None = None) -> KerasModel:

@@ -12,7 +12,7 @@ from torch.utils import _pytree as pytree
 
 from optimizer.errors import SourceError
 from optimizer.frameworks.contract import Task
-from optimizer.frameworks.network import task_of
+from optimizer.frameworks.network import task_of, typical_rows
 from optimizer.frameworks.torch_export import exported
 from optimizer.frameworks.torch_signature import arguments_of, outputs_of, signature_of
 from optimizer.quiet import quiet
@@ -45,6 +45,9 @@ class TorchModel:
         tensors = [answer[place] for place in self._places]
         names = [spec.name for spec in self.signature.outputs]
         return {name: _array(tensor) for name, tensor in zip(names, tensors, strict=True)}
+
+    def typical_rows(self, rows: int, seed: int) -> Samples:
+        return typical_rows(self.signature, self.predict, rows, seed)
 
 
 def load(path: Path, samples: Samples | None = None) -> TorchModel:

@@ -11,10 +11,12 @@ import pytest
 
 from optimizer.converters import convert
 from optimizer.converters.contract import ConverterInput
+from optimizer.converters.parity import ensure_same
 from optimizer.errors import ConversionError
 from optimizer.example_inputs import Recipe, make
 from optimizer.frameworks import load_native, save_native
 from optimizer.source import SourceModel, source_of
+from server.backends.opener import open_artifact
 
 pytestmark = [
     pytest.mark.slow,
@@ -56,6 +58,7 @@ def test_converted_model_answers_as_the_original_under_its_names(
     assert [(o.name, tuple(o.shape)) for o in session.get_outputs()] == [
         (spec.name, spec.shape) for spec in native.signature.outputs
     ]
+    assert ensure_same(native, result.file, open_artifact, None).is_same
     for rows, length in ((1, 3), (6, 9)):
         inputs = make(native.signature, Recipe(sequence=length), rows)
         answers = native.predict(inputs)

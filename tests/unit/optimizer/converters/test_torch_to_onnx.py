@@ -10,12 +10,14 @@ from torch import nn
 
 from optimizer.converters import convert
 from optimizer.converters.contract import ConverterInput, ConverterResult
+from optimizer.converters.parity import ensure_same
 from optimizer.errors import ConversionError, SourceError
 from optimizer.example_inputs import Recipe, make
 from optimizer.frameworks import load_native, save_native
 from optimizer.frameworks.contract import NativeModel
 from optimizer.source import SourceModel
 from protos.tensors import Array
+from server.backends.opener import open_artifact
 from tests.unit.optimizer import torch_modules as modules
 
 
@@ -59,6 +61,7 @@ def test_converted_model_answers_as_the_original_under_its_names(case: str, tmp_
         (spec.name, spec.shape) for spec in signature.outputs
     ]
     has_batch = signature.inputs[0].shape[0] == "batch"
+    assert ensure_same(native, result.file, open_artifact, None).is_same
     for rows, length in ((1, 3), (5, 7)):
         inputs = make(signature, Recipe(sequence=length), rows if has_batch else None)
         answers = native.predict(inputs)

@@ -166,6 +166,18 @@ def test_program_of_the_users_own_is_loaded_and_saved(tmp_path: Path) -> None:
     assert shapes(load_native(save_native(program, tmp_path)))[0] == expected
 
 
+def test_typical_rows_use_as_much_of_a_vocabulary_as_there_is(tmp_path: Path) -> None:
+    example = {name: np.ones((1, 5), np.int64) for name in ("ids", "mask")}
+    model = load_native(save_native(modules.TokenMean(), tmp_path, example))
+    samples = model.typical_rows(512, seed=3)
+    assert not samples.is_real
+    assert samples.inputs["ids"].max() in range(80, 100)
+    assert set(samples.inputs["mask"].ravel()) == {0, 1}
+    np.testing.assert_array_equal(
+        model.typical_rows(512, seed=3).inputs["ids"], samples.inputs["ids"]
+    )
+
+
 def test_what_cannot_be_used_is_named(tmp_path: Path) -> None:
     with pytest.raises(SourceError, match=r"Depends cannot be exported: .*data-dependent"):
         save_native(modules.Depends(), tmp_path, floats(2, 3))
