@@ -5,13 +5,16 @@ probability. So numbers are compared row by row, relative to the range of their 
 may differ only where the original itself is undecided.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
 from optimizer.artifact import Artifact
+from optimizer.batches import run_in_batches
+from optimizer.benchmark import fixed_rows
 from optimizer.errors import ConversionError
 from optimizer.frameworks.contract import NativeModel
 from optimizer.runner import Opener, Runner, run_all
@@ -62,10 +65,12 @@ def check(native: NativeModel, converted: Runner, rows: Samples) -> Parity:
     reason = _signature_difference(native.signature, converted.signature)
     if reason:
         return Parity((), 0, reason)
-    expected = _run_native(native, rows)
+    expected = run_in_batches(native.predict, rows, _block(native, rows))
     try:
-        got = _run_converted(converted, rows, _blocks(rows.rows, _BLOCK))
-        single = _run_converted(converted, rows, _blocks(min(rows.rows, _SINGLE), 1))
+        run = partial(run_all, converted)
+        got = run_in_batches(run, rows, _block(native, rows))
+        few = rows.take(np.arange(min(rows.rows, _SINGLE)))
+        single = run_in_batches(run, few, fixed_rows(native.signature) or 1)
     except Exception as error:  # whatever the runtime raises: then it is no working model
         return Parity((), rows.rows, f"the converted model fails: {error}")
     first = {name: array[: len(single[name])] for name, array in expected.items()}
@@ -141,25 +146,9 @@ def _signature_difference(native: Signature, converted: Signature) -> str:
     return ""
 
 
-def _blocks(rows: int, size: int) -> Iterator[slice]:
-    return (slice(start, start + size) for start in range(0, rows, size))
-
-
-def _run_native(native: NativeModel, rows: Samples) -> dict[str, Array]:
-    parts = [native.predict(_part(rows, block)) for block in _blocks(rows.rows, _BLOCK)]
-    return _joined(parts)
-
-
-def _run_converted(runner: Runner, rows: Samples, blocks: Iterator[slice]) -> dict[str, Array]:
-    return _joined([run_all(runner, _part(rows, block)) for block in blocks])
-
-
-def _part(rows: Samples, block: slice) -> dict[str, Array]:
-    return {name: array[block] for name, array in rows.inputs.items()}
-
-
-def _joined(parts: list[dict[str, Array]]) -> dict[str, Array]:
-    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+def _block(native: NativeModel, rows: Samples) -> int:
+    """Rows of one run."""
+    return fixed_rows(native.signature) or max(1, min(rows.rows, _BLOCK))
 
 
 def _scale(native: NativeModel, name: str, expected: Array) -> Array:
