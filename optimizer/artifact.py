@@ -28,7 +28,7 @@ class Artifact:
     * onnxruntime: `graph_level` ("disable", "basic", "extended", "all"), `providers` (list, as in
       model.toml), `provider_options` (by provider)
     * openvino: `precision` ("f32", "bf16": INFERENCE_PRECISION_HINT)
-    * tensorrt: what `engine_cache.py` says
+    * tensorrt: what `tensorrt_options.py` says
     * native: `framework` (as in `source.py`)
     * by_batch: `regimes`, a list of {"max_rows": int or null, "folder": name of a folder in this
       one that is an artifact}, ascending, the last one without a limit

@@ -3,6 +3,7 @@
 import importlib
 import logging
 import shutil
+from collections.abc import MutableSequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
@@ -53,11 +54,10 @@ class ProviderBuilder:
         self._opener = opener
 
     def build(self, order: BuildOrder) -> Artifact:
-        model = order.folder / MODEL_FILE
-        _copy_model(order.model, model)
         (order.folder / ENGINES).mkdir()
         built = _artifact(order, MODEL_FILE)
-        timed = replace(built, options={**built.options, "timing": str(order.timing)})
+        alone = {name: value for name, value in built.options.items() if name != "baseline"}
+        timed = replace(built, options={**alone, "timing": str(order.timing)})
         self._opener(timed, 1).close()
         if not list((order.folder / ENGINES).glob("*.engine")):
             raise PassError("TensorRT took over no part of the model: it left no engine")
@@ -82,7 +82,7 @@ class _Build:
     def __init__(self, trt: Any, order: BuildOrder) -> None:
         self._trt, self._order = trt, order
         self._said: list[str] = []
-        self._log = _logger(trt, self._said)
+        self._log = logger_of(trt, self._said)
         self._builder = trt.Builder(self._log)
         self._network = self._builder.create_network(self._network_flags())
         self._parser = trt.OnnxParser(self._network, self._log)
@@ -165,8 +165,8 @@ class _Build:
         return self._said[-1] if self._said else "it does not say why"
 
 
-def _logger(trt: Any, said: list[str]) -> Any:
-    """Errors of TensorRT are kept; they and its warnings go to the log."""
+def logger_of(trt: Any, said: MutableSequence[str]) -> Any:
+    """A logger for TensorRT: its errors are kept, they and its warnings go to the log."""
 
     class Log(trt.ILogger):  # type: ignore[misc]
         def __init__(self) -> None:
@@ -182,7 +182,8 @@ def _logger(trt: Any, said: list[str]) -> Any:
 
 
 def _artifact(order: BuildOrder, file: str) -> Artifact:
-    """With what loading it takes, and what it is built for."""
+    """With what loading it takes, what it is built for, and the model for all other shapes."""
+    _copy_model(order.model, order.folder / MODEL_FILE)
     key = order.key
     options = {
         "precision": key.precision,
@@ -190,6 +191,7 @@ def _artifact(order: BuildOrder, file: str) -> Artifact:
         "workspace_bytes": key.workspace_bytes,
         "level": key.level,
         "built_for": key.parts(),
+        "baseline": MODEL_FILE,
     }
     techniques = ("tensorrt",) if key.precision == "fp32" else ("tensorrt", key.precision)
     return Artifact(order.folder, file, "tensorrt", "tensorrt", techniques, options)

@@ -18,8 +18,9 @@ def provider_options(artifact: Artifact, gpu: int = 0) -> dict[str, str]:
 
     Its `options`: `precision` ("fp32", "fp16", "bf16", "int8": of a model with quantization nodes),
     `profile` (as `ShapeProfile.to_json`), `workspace_bytes`, `level` (the builder's, 0 to 5),
-    `timing` (folder, while it is built). Its engines are in a folder of its own, for the provider
-    takes models whose graphs have the same name and nodes for the same.
+    `timing` (folder, while it is built), `built_for` (as `EngineKey.parts`), `baseline` (the ONNX
+    file in its folder that runs what is out of the profile). Its engines are in a folder of its
+    own, for the provider takes models whose graphs have the same name and nodes for the same.
     Source: https://github.com/microsoft/onnxruntime/issues/32254
 
     Raises:
