@@ -17,12 +17,13 @@ from optimizer.pipeline import optimize
 from server.backends.opener import open_artifact
 from server.heartbeat import Heartbeat
 from server.inference import Inference
+from server.job_runner import Optimize
 from server.loader import LoadPlan, load
 from server.memory import MemoryGate
 from server.metrics import Metrics, VersionState, distribution_version
 from server.model_config import VersionSource
 from server.model_versions import ModelState
-from server.optimization import Optimization, Optimize
+from server.optimization import Optimization
 from server.registry import Registry
 from server.repository import Repository
 from server.rpc.call import Service
@@ -84,7 +85,7 @@ class App:
         )
         self.inference = Inference(self.registry)
         self.optimization = Optimization(
-            self.registry, repository, settings, optimize, open_artifact
+            self.registry, repository, settings, optimize=optimize, opener=open_artifact
         )
         self._health = HealthTable()
         self._models = ModelsService(self.registry)

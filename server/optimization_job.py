@@ -35,7 +35,8 @@ class LiveJob:
     is_cancelled: threading.Event = field(default_factory=threading.Event)
     cancel_reason: str = ""
     outcomes: tuple[Outcome, ...] = ()  # the candidates as last heard of
-    put_away: asyncio.Event = field(default_factory=asyncio.Event)  # ended, and on record
+    is_put_away: bool = False  # its end is counted, and about to be on record
+    put_away: asyncio.Event = field(default_factory=asyncio.Event)  # its end is on record
     _changed: asyncio.Event = field(default_factory=asyncio.Event)
 
     @property

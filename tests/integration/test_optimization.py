@@ -15,7 +15,7 @@ import pytest
 from client import AsyncClient, InferenceError
 from optimizer.errors import SourceError
 from protos import optimization_pb2 as pb
-from server.optimization import QUEUE_LIMIT
+from server.job_queue import QUEUE_LIMIT
 from tests import models
 from tests.integration.optimizing_server import FakeOptimizer, Running, optimizing
 from tests.integration.server_process import write_models
@@ -104,7 +104,7 @@ async def test_the_file_is_put_back_and_the_artifact_promoted_again(server: Runn
     message = await refused(server.client.roll_back("mlp"), grpc.StatusCode.FAILED_PRECONDITION)
     assert "is served from its own file already" in message
     message = await refused(server.client.promote("mlp"), grpc.StatusCode.FAILED_PRECONDITION)
-    assert "no artifact has served for it" in message
+    assert "no artifact has served for it yet" in message
     job = await ended(server, await server.client.optimize("mlp"))
     form = await server.client.roll_back("mlp")
     assert (form.artifact_id, [*form.techniques], form.id) == (original, [], "")
