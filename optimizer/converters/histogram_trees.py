@@ -39,7 +39,7 @@ def _add(trees: Trees, index: int, predictor: Any, target: int) -> None:
     free = len(predictor.nodes)
     for number, node in enumerate(predictor.nodes):
         if node["is_leaf"]:
-            trees.leaf(index, number, target, float(node["value"]))
+            trees.leaf(index, number, (target, float(node["value"])))
             continue
         feature, missing_then = int(node["feature_idx"]), bool(node["missing_go_to_left"])
         then, otherwise = int(node["left"]), int(node["right"])

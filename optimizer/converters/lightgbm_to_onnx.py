@@ -70,7 +70,7 @@ def _add(trees: Trees, index: int, root: _Node, target: int, *, scale: float) ->
     for node in _nodes(root):
         number = ids[id(node)]
         if "split_feature" not in node:
-            trees.leaf(index, number, target, node["leaf_value"] * scale)
+            trees.leaf(index, number, (target, node["leaf_value"] * scale))
             continue
         then, otherwise = ids[id(node["left_child"])], ids[id(node["right_child"])]
         split = Split(node["split_feature"], 0.0, then, otherwise)
@@ -78,23 +78,16 @@ def _add(trees: Trees, index: int, root: _Node, target: int, *, scale: float) ->
             categories = [float(text) for text in str(node["threshold"]).split("||")]
             free = trees.member(index, number, split, categories, free_node=free)
         else:
-            free = _add_number(trees, index, number, split, node=node, free=free)
-
-
-def _add_number(
-    trees: Trees, index: int, number: int, split: Split, *, node: _Node, free: int
-) -> int:
-    threshold, missing_then = node["threshold"], _missing_goes_left(node)
-    if node["missing_type"] == "Zero" and missing_then != (threshold >= 0):
-        # Here 0 is missing, too, and does not go where the threshold sends it.
-        goal = split.then if missing_then else split.otherwise
-        trees.split(index, number, Split(split.feature, 0.0, goal, free, True, "BRANCH_EQ"))
-        number, free = free, free + 1
-    trees.split(index, number, replace(split, threshold=threshold, missing_then=missing_then))
-    return free
+            missing_then = _missing_goes_left(node)
+            threshold = node["threshold"]
+            trees.split(
+                index, number, replace(split, threshold=threshold, missing_then=missing_then)
+            )
 
 
 def _missing_goes_left(node: _Node) -> bool:
+    if node["missing_type"] == "Zero":  # and 0 counts as missing
+        raise ConversionError("LightGBM's zero_as_missing has no ONNX form")
     if node["missing_type"] == "None":  # then NaN counts as 0
         return bool(node["threshold"] >= 0)
     return bool(node["default_left"])

@@ -12,6 +12,7 @@ import numpy as np
 import onnx
 import onnx.helper
 
+from optimizer.converters.skl2onnx_operators import register_trees
 from optimizer.errors import ConversionError
 from optimizer.frameworks.columns import MATRIX, Table
 from optimizer.frameworks.sklearn_model import last_step
@@ -28,9 +29,7 @@ def to_onnx(estimator: Any, table: Table, opset: int, kind: str) -> onnx.ModelPr
     """
     import skl2onnx  # noqa: PLC0415
 
-    from optimizer.converters.booster_operators import register_boosters  # noqa: PLC0415
-
-    register_boosters()
+    register_trees()
     wanted = {"": min(opset, skl2onnx.__max_supported_opset__), "ai.onnx.ml": _ML_OPSET}
     try:
         with _lenient_attributes(), warnings.catch_warnings():
@@ -84,6 +83,12 @@ def _repair(estimator: Any) -> None:
     classes = vars(estimator).get("classes_")
     if isinstance(classes, np.ndarray) and classes.dtype.kind == "b":
         estimator.classes_ = classes.astype(np.int64)
+    if hasattr(estimator, "transformers_"):
+        found = estimator._transformer_to_input_indices
+        estimator.transformers_ = [
+            (name, transformer, [int(index) for index in found.get(name, [])])
+            for name, transformer, _ in estimator.transformers_
+        ]
     if getattr(getattr(estimator, "func", None), "__name__", "") == "check_X":
         estimator.func = None  # of HistGradientBoosting's own encoder: it changes nothing
 

@@ -5,31 +5,20 @@ splits on the result: then a row falls on the other side. So where trees come la
 before them is computed in float64.
 """
 
-from collections.abc import Callable
 from typing import Any
 
 import onnx
 
-from optimizer.converters.booster_operators import estimator_ensemble, labels_of
 from optimizer.converters.contract import ConverterInput, ConverterResult
+from optimizer.converters.estimator_trees import Maker, maker_of, rounds_itself
 from optimizer.converters.graph_ends import joined, raise_opset, zeros_to_missing
-from optimizer.converters.histogram_trees import histogram_ensemble
 from optimizer.converters.skl2onnx_repairs import repaired, to_onnx
-from optimizer.converters.tree_ensemble import Ensemble, ensemble_model
 from optimizer.converters.writing import Attempt, finish
 from optimizer.frameworks import sklearn_model
 from optimizer.frameworks.columns import Column, Table
 from optimizer.frameworks.sklearn_model import EstimatorModel
 
-_FLOAT32_TREES = (
-    "DecisionTree",
-    "ExtraTree",
-    "RandomForest",
-    "GradientBoosting",
-    "IsolationForest",
-)
-"""Beginnings of names. They take float32, whatever they are given."""
-
+_OTHER_TREES = ("GradientBoosting", "AdaBoost", "Bagging")  # beginnings of names
 _PROBE_ROWS = 8
 
 
@@ -48,17 +37,17 @@ def _attempts(native: EstimatorModel, opset: int) -> list[Attempt]:
     """Ways to convert, the likeliest first."""
     estimator = repaired(native.estimator)
     steps, last = _split(estimator)
-    ensemble = _ensemble_maker(last)
+    maker = maker_of(last)
 
     def whole(kind: str) -> Attempt:
         return lambda: to_onnx(estimator, native.table, opset, kind)
 
-    if ensemble is not None and not steps:
-        return [lambda: ensemble_model(ensemble(False), opset)]
+    if maker is not None and not steps:
+        return [lambda: maker(opset, False)]
     if not steps:
         return [whole("FP32"), whole("FP64")]
-    in_parts = _InParts(native, _pipeline(steps), last, ensemble, opset)
-    if ensemble is not None or type(last).__name__.startswith(_FLOAT32_TREES):
+    in_parts = _InParts(native, _pipeline(steps), last, maker, opset)
+    if maker is not None or type(last).__name__.startswith(_OTHER_TREES):
         return [in_parts, whole("FP32")]
     return [whole("FP32"), whole("FP64"), in_parts]
 
@@ -71,16 +60,15 @@ class _InParts:
         native: EstimatorModel,
         before: Any,
         last: Any,
-        ensemble: Callable[[bool], Ensemble] | None,
+        maker: Maker | None,
         opset: int,
     ) -> None:
         self._native = native
         self._before = before
         self._last = last
-        self._ensemble = ensemble
+        self._maker = maker
         self._opset = opset
-        # XGBoost and scikit-learn's own trees round to float32 themselves; the others do not.
-        self._is_double = ensemble is not None and not hasattr(last, "get_booster")
+        self._is_double = maker is not None and not rounds_itself(last)
 
     def __call__(self) -> onnx.ModelProto:
         first = to_onnx(self._before, self._native.table, self._opset, "FP64")
@@ -92,8 +80,8 @@ class _InParts:
         )
 
     def _second(self) -> onnx.ModelProto:
-        if self._ensemble is not None:
-            return ensemble_model(self._ensemble(self._is_double), self._opset)
+        if self._maker is not None:
+            return self._maker(self._opset, self._is_double)
         columns = [Column(f"x{index}") for index in range(self._last.n_features_in_)]
         return to_onnx(self._last, Table(tuple(columns), False), self._opset, "FP32")
 
@@ -121,12 +109,3 @@ def _pipeline(steps: list[Any]) -> Any:
     from sklearn.pipeline import make_pipeline  # noqa: PLC0415
 
     return make_pipeline(*steps)
-
-
-def _ensemble_maker(last: Any) -> Callable[[bool], Ensemble] | None:
-    """How to read the trees of the last step, where that is done here."""
-    if hasattr(last, "get_booster") or hasattr(last, "booster_"):
-        return lambda is_double: estimator_ensemble(last, is_double)
-    if hasattr(last, "_predictors") and hasattr(last, "_baseline_prediction"):
-        return lambda is_double: histogram_ensemble(last, labels_of(last), is_double)
-    return None

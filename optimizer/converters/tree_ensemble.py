@@ -15,8 +15,11 @@ from onnx import TensorProto, helper, numpy_helper
 
 from protos.tensors import Array
 
-Ending = Literal["identity", "sigmoid", "exp", "signed_square", "positive", "softmax", "each"]
-"""What is made of the sums: "softmax" and "each" (a sigmoid for each class) make classes."""
+Ending = Literal[
+    "identity", "sigmoid", "exp", "signed_square", "positive", "softmax", "each", "shares"
+]
+"""What is made of the sums. For classes: "softmax" (of one sum a sigmoid), "each" (a sigmoid for
+each class), "shares" (they are the probabilities)."""
 
 _NOTHING = 1e-30  # in any sum of float32
 ML_OPSET = 3  # the first whose tree operators take float64
@@ -59,9 +62,10 @@ class Trees:
         self.split(tree, node, replace(split, threshold=values[-1], mode="BRANCH_EQ"))
         return free_node
 
-    def leaf(self, tree: int, node: int, target: int, weight: float) -> None:
+    def leaf(self, tree: int, node: int, *weights: tuple[int, float]) -> None:
+        """What it adds to which sums."""
         self.nodes.append((tree, node, Split(0, 0.0, 0, 0, mode="LEAF")))
-        self.leaves.append((tree, node, target, weight))
+        self.leaves += [(tree, node, target, weight) for target, weight in weights]
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,15 +97,15 @@ def ensemble_model(ensemble: Ensemble, opset: int) -> onnx.ModelProto:
 
 def _classifier(ensemble: Ensemble, labels: Array) -> tuple[list[Any], list[Any], list[Any]]:
     is_text = labels.dtype.kind == "O"
-    ensemble = _with_negative_leaf(ensemble)
-    is_shared = len(ensemble.base) > 1 and ensemble.ending == "softmax"
+    if ensemble.ending != "shares":
+        ensemble = _with_negative_leaf(ensemble)
     named = {"classlabels_strings" if is_text else "classlabels_int64s": labels.tolist()}
     node = helper.make_node(
         "TreeEnsembleClassifier",
         ["X"],
         ["label", "probabilities"],
         domain="ai.onnx.ml",
-        post_transform="SOFTMAX" if is_shared else "LOGISTIC",
+        post_transform=_post_transform(ensemble),
         **named,
         **_attributes(ensemble, "class"),
     )
@@ -111,6 +115,12 @@ def _classifier(ensemble: Ensemble, labels: Array) -> tuple[list[Any], list[Any]
         helper.make_tensor_value_info("probabilities", TensorProto.FLOAT, ["batch", len(labels)]),
     ]
     return [node], outputs, []
+
+
+def _post_transform(ensemble: Ensemble) -> str:
+    if ensemble.ending == "shares":
+        return "NONE"
+    return "SOFTMAX" if len(ensemble.base) > 1 and ensemble.ending == "softmax" else "LOGISTIC"
 
 
 def _regressor(ensemble: Ensemble) -> tuple[list[Any], list[Any], list[Any]]:
@@ -164,7 +174,7 @@ def _with_negative_leaf(ensemble: Ensemble) -> Ensemble:
         return ensemble
     tree = 1 + max(leaf[0] for leaf in trees.leaves)
     more = Trees(list(trees.nodes), list(trees.leaves))
-    more.leaf(tree, 0, 0, -_NOTHING)
+    more.leaf(tree, 0, (0, -_NOTHING))
     return replace(ensemble, trees=more)
 
 
@@ -172,7 +182,9 @@ def _attributes(ensemble: Ensemble, kind: str) -> dict[str, Any]:
     trees, nodes, splits = zip(*ensemble.trees.nodes, strict=True)
     leaf_trees, leaf_nodes, targets, weights = zip(*ensemble.trees.leaves, strict=True)
     values = [_threshold(split, ensemble.is_double) for split in splits]
-    numbers = {"nodes_values": values, f"{kind}_weights": weights, "base_values": ensemble.base}
+    numbers: dict[str, Sequence[float]] = {"nodes_values": values, f"{kind}_weights": weights}
+    if any(ensemble.base):
+        numbers["base_values"] = ensemble.base
     return {
         "nodes_treeids": trees,
         "nodes_nodeids": nodes,

@@ -16,7 +16,6 @@ from protos.tensors import Array
 
 _SIGMOID = ("binary:logistic", "reg:logistic")
 _EXPONENTIAL = ("count:poisson", "reg:gamma", "reg:tweedie", "survival:cox", "survival:aft")
-_LOGIT_BASE = (*_SIGMOID, "binary:logitraw")
 
 
 def convert(given: ConverterInput) -> ConverterResult:
@@ -74,7 +73,7 @@ def _add(trees: Trees, index: int, tree: Mapping[str, Any], target: int, scale: 
         missing_left = bool(tree["default_left"][node])
         feature, then, otherwise = tree["split_indices"][node], left[node], right[node]
         if then < 0:
-            trees.leaf(index, node, target, float(np.float32(value) * np.float32(scale)))
+            trees.leaf(index, node, (target, float(np.float32(value) * np.float32(scale))))
         elif node in categories:  # those in the set go right
             split = Split(feature, 0.0, otherwise, then, not missing_left)
             free = trees.member(index, node, split, categories[node], free_node=free)
@@ -96,7 +95,7 @@ def _base(parameters: Mapping[str, Any], objective: str, sums: int) -> tuple[flo
     """What is added to the sums; the file has it in the scale of the prediction."""
     text = parameters["base_score"]
     values = json.loads(text) if text.startswith("[") else [float(text)]
-    if objective in _LOGIT_BASE:
+    if objective in _SIGMOID:
         values = [-math.log(1 / value - 1) for value in values]
     elif objective in _EXPONENTIAL:
         values = [math.log(value) for value in values]

@@ -7,7 +7,7 @@ import numpy as np
 from optimizer.frameworks.columns import MATRIX
 from optimizer.frameworks.contract import Task
 from optimizer.frameworks.thresholds import Thresholds
-from optimizer.frameworks.typical_rows import near_thresholds, with_missing
+from optimizer.frameworks.typical_rows import near_thresholds, with_codes, with_missing
 from optimizer.samples import Samples
 from protos.signature import Signature, TensorSpec
 from protos.tensors import Array
@@ -55,9 +55,7 @@ class BoosterModel:
         features = self.signature.inputs[0].shape[1]
         assert isinstance(features, int)
         matrix = near_thresholds(self._splits, features, rows, generator)
-        for feature, codes in self._categories.items():
-            # Whole numbers, one of them no category: anything else is no code.
-            matrix[:, feature] = generator.integers(0, int(codes.max()) + 2, rows)
+        with_codes(matrix, self._categories, generator)
         matrix = with_missing(matrix, generator).astype(np.float32)
         return Samples({MATRIX: matrix}, is_real=False, origin=f"{rows} rows made up")
 

@@ -33,6 +33,10 @@ _LABEL_IS_LIKELIEST = (
 """Their `predict` is the first largest of `predict_proba`: running it once is enough."""
 
 
+_RANKERS = ("LGBMRanker", "XGBRanker", "PLSRegression", "PLSCanonical", "CCA")
+"""They predict numbers and do not call themselves regressors."""
+
+
 class EstimatorModel:
     """A fitted object; inputs as its training table had them, outputs by its kind."""
 
@@ -149,7 +153,7 @@ def task_of(estimator: Any) -> Task:
 
     if base.is_classifier(estimator):
         return "classification"
-    if base.is_regressor(estimator) or type(last_step(estimator)).__name__ == "LGBMRanker":
+    if base.is_regressor(estimator) or type(last_step(estimator)).__name__ in _RANKERS:
         return "regression"
     if not hasattr(estimator, "predict") or base.is_outlier_detector(estimator):
         return "other"

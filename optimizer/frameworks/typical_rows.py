@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from optimizer.frameworks.columns import Table
-from optimizer.frameworks.thresholds import Thresholds, thresholds_of
+from optimizer.frameworks.thresholds import Thresholds, categories_of, thresholds_of
 from protos.tensors import Array
 
 _MISSING_SHARE = 0.05
@@ -54,6 +54,12 @@ def near_thresholds(
         kind = generator.integers(0, 4, rows)
         result[:, feature] = np.choose(kind, [chosen, low, high, beside])
     return result
+
+
+def with_codes(rows: Array, codes: Thresholds, generator: np.random.Generator) -> None:
+    """Writes codes of categories into their columns: whole numbers, one of them no category."""
+    for feature, known in codes.items():
+        rows[:, feature] = generator.integers(0, int(known.max()) + 2, len(rows))
 
 
 def with_missing(rows: Array, generator: np.random.Generator, missing: Any = np.nan) -> Array:
@@ -158,9 +164,10 @@ class _Maker:
             return self.before(members[0], None)
         if getattr(step, "_preprocessor", None) is not None:
             return self.before(step._preprocessor, None)
-        thresholds = thresholds_of(step)
-        if thresholds:
+        thresholds, codes = thresholds_of(step), categories_of(step)
+        if thresholds or codes:
             rows = near_thresholds(thresholds, features, self._rows, self._random)
+            with_codes(rows, codes, self._random)
             return with_missing(rows, self._random) if _accepts_missing(step) else rows
         return self._around_known(step, features)
 

@@ -1,48 +1,40 @@
-"""XGBoost and LightGBM estimators inside scikit-learn ones, for skl2onnx: voting, stacking, ..."""
+"""Trees inside other estimators (voting, stacking, bagging), for skl2onnx.
 
-from collections.abc import Callable
+It does not know XGBoost and LightGBM, sends missing values of scikit-learn's own trees always to
+the right, and never ends where a tree splits on nothing but missing values.
+"""
+
+import sys
 from typing import Any
 
 import numpy as np
 import onnx
 
-from optimizer.converters.lightgbm_to_onnx import lightgbm_ensemble
-from optimizer.converters.tree_ensemble import Ensemble, ensemble_model
-from optimizer.converters.xgboost_to_onnx import xgboost_ensemble
-from optimizer.frameworks.xgboost_model import best_iterations_of
-from protos.tensors import Array
+from optimizer.converters.estimator_trees import maker_of
 
-_XGBOOST = ("XGBClassifier", "XGBRegressor", "XGBRFClassifier", "XGBRFRegressor", "XGBRanker")
-_LIGHTGBM = ("LGBMClassifier", "LGBMRegressor", "LGBMRanker")
-
-
-def estimator_ensemble(estimator: Any, is_double: bool = False) -> Ensemble:
-    """The trees of a fitted XGBoost or LightGBM estimator."""
-    labels = labels_of(estimator)
-    if hasattr(estimator, "get_booster"):
-        booster = estimator.get_booster()
-        return xgboost_ensemble(booster, best_iterations_of(estimator), labels)
-    return lightgbm_ensemble(estimator.booster_, labels, is_double)
-
-
-def labels_of(estimator: Any) -> Array | None:
-    """A classifier's classes as ONNX has them: INT64, or bytes."""
-    classes = getattr(estimator, "classes_", None)
-    if classes is None:
-        return None
-    classes = np.asarray(classes)
-    if classes.dtype.kind in "biuf":
-        return classes.astype(np.int64)
-    texts = np.empty(len(classes), dtype=object)
-    texts[:] = [str(label).encode() for label in classes]
-    return texts
+_KINDS = {
+    "xgboost": ("XGBClassifier", "XGBRegressor", "XGBRFClassifier", "XGBRFRegressor"),
+    "lightgbm": ("LGBMClassifier", "LGBMRegressor"),
+    "sklearn.tree": (
+        "DecisionTreeClassifier",
+        "DecisionTreeRegressor",
+        "ExtraTreeClassifier",
+        "ExtraTreeRegressor",
+    ),
+    "sklearn.ensemble": (
+        "RandomForestClassifier",
+        "RandomForestRegressor",
+        "ExtraTreesClassifier",
+        "ExtraTreesRegressor",
+        "HistGradientBoostingClassifier",
+        "HistGradientBoostingRegressor",
+    ),
+}
 
 
-def register_boosters() -> None:
-    """Makes skl2onnx know the estimators of those libraries that are loaded anyway."""
-    import sys  # noqa: PLC0415
-
-    for library, names in (("xgboost", _XGBOOST), ("lightgbm", _LIGHTGBM)):
+def register_trees() -> None:
+    """Makes skl2onnx use the trees of this package, for those libraries that are loaded anyway."""
+    for library, names in _KINDS.items():
         module = sys.modules.get(library)
         for name in names if module is not None else ():
             _register(getattr(module, name), name)
@@ -57,7 +49,7 @@ def _register(kind: type, name: str) -> None:
         kind,
         f"Inflight{name}",
         _classifier_shapes if is_classifier else _regressor_shapes,
-        _operator(),
+        _convert,
         options=options if is_classifier else None,
     )
 
@@ -76,14 +68,12 @@ def _regressor_shapes(operator: Any) -> None:
     operator.outputs[0].type = FloatTensorType([operator.inputs[0].get_first_dimension(), 1])
 
 
-def _operator() -> Callable[[Any, Any, Any], None]:
-    def add(scope: Any, operator: Any, container: Any) -> None:
-        model = ensemble_model(
-            estimator_ensemble(operator.raw_operator), container.target_opset_any_domain("")
-        )
-        _splice(model.graph, scope, operator, container)
-
-    return add
+def _convert(scope: Any, operator: Any, container: Any) -> None:
+    maker = maker_of(operator.raw_operator)
+    if maker is None:
+        raise NotImplementedError(f"{type(operator.raw_operator).__name__} of several targets")
+    model = maker(container.target_opset_any_domain(""), False)
+    _splice(model.graph, scope, operator, container)
 
 
 def _splice(graph: onnx.GraphProto, scope: Any, operator: Any, container: Any) -> None:
