@@ -3,7 +3,7 @@
 import difflib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, get_args
 
 from optimizer.errors import GoalError
 
@@ -30,6 +30,17 @@ NOT_YET = ("pruning", "distillation", "qat")
 
 Objective = Literal["latency", "throughput", "mix"]
 Metric = Literal["auto", "top1", "f1", "rmse", "r2", "cosine", "relative_error"]
+Method = Literal["", "dynamic", "static"]
+Precision = Literal["auto", "fp32", "fp16", "int8", "int4"]
+Backend = Literal["auto", "cpu", "cuda", "tensorrt", "openvino"]
+
+_CHOICES = {
+    "method": Method,
+    "precision": Precision,
+    "backend": Backend,
+    "metric": Metric,
+    "objective": Objective,
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,9 +52,9 @@ class Goal:
     """
 
     techniques: tuple[str, ...] = ()  # empty: all
-    method: Literal["", "dynamic", "static"] = ""  # of quantization; empty: both
-    precision: Literal["auto", "fp32", "fp16", "int8", "int4"] = "auto"
-    backend: Literal["auto", "cpu", "cuda", "tensorrt", "openvino"] = "auto"
+    method: Method = ""  # of quantization; empty: both
+    precision: Precision = "auto"
+    backend: Backend = "auto"
     accuracy_threshold: float = 0.99  # ratio to the original, or agreement with it
     metric: Metric = "auto"
     lossless_only: bool = False
@@ -64,6 +75,10 @@ class Goal:
 
     def __post_init__(self) -> None:
         check_techniques(self.techniques)
+        for name, choices in _CHOICES.items():
+            if (value := getattr(self, name)) not in get_args(choices):
+                known = ", ".join(f"'{choice}'" for choice in get_args(choices))
+                raise GoalError(f"{name}: expected one of {known}, got '{value}'")
         if not 0 <= self.accuracy_threshold <= 1:
             raise GoalError(
                 f"accuracy_threshold: expected a ratio from 0 to 1, got {self.accuracy_threshold}"

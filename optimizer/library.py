@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from optimizer import in_memory
 from optimizer.artifact import Artifact
 from optimizer.errors import OptimizationError
-from optimizer.goal import Goal
+from optimizer.goal import Backend, Goal, Metric, Objective, Precision
 from optimizer.source import SourceModel, source_of
 from protos.tensors import Array
 
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from optimizer.progress import Progress
     from optimizer.report import Report
     from optimizer.runner import Runner
+    from optimizer.store import ArtifactStore
 
 Answer: TypeAlias = Array | dict[str, Array]
 
@@ -96,6 +97,10 @@ def optimize(
     *,
     labels: str | None = None,
     example: Any = None,
+    precision: Precision = "auto",
+    backend: Backend = "auto",
+    objective: Objective = "latency",
+    metric: Metric = "auto",
     techniques: Iterable[str] = (),
     accuracy_threshold: float = 0.99,
     quick: bool = False,
@@ -116,6 +121,10 @@ def optimize(
             only forms with the original's own arithmetic are chosen.
         labels: Array or column of the file that holds the right answers.
         example: Inputs of a torch.nn.Module, for its export; by default the first rows of `data`.
+        precision: Only forms of this one; fp16 stands for bf16, too.
+        backend: Only forms that run there.
+        objective: What counts: a lone row, or rows per second.
+        metric: What accuracy is; by default what suits the outputs.
         techniques: By name, see `optimizer.goal.TECHNIQUES`; empty: all.
         accuracy_threshold: Least ratio to the original's accuracy, or agreement with it.
         quick: Fewer candidates, shorter measurements.
@@ -123,7 +132,7 @@ def optimize(
         threads: Compute threads that may be used; default: all cores.
         state_dir: Where artifacts are kept; default: where the server keeps them.
         listener: Is told of every step.
-        goal: Other fields of `optimizer.goal.Goal`: precision, backend, objective, metric, ...
+        goal: Other fields of `optimizer.goal.Goal`: max_batch, batch_sizes, benchmark_s, ...
 
     Raises:
         GoalError: what is asked for makes no sense.
@@ -135,6 +144,10 @@ def optimize(
     from server.settings import ServeSettings, available_cores  # noqa: PLC0415
 
     wanted = Goal(
+        precision=precision,
+        backend=backend,
+        objective=objective,
+        metric=metric,
         techniques=tuple(techniques),
         accuracy_threshold=accuracy_threshold,
         is_quick=quick,
@@ -181,12 +194,13 @@ def _source(model: Any, folder: Path, data: Any, example: Any) -> SourceModel:
 
 
 def _artifact(
-    report: "Report", store: Any, source: SourceModel, held: contextlib.ExitStack
+    report: "Report", store: "ArtifactStore", source: SourceModel, held: contextlib.ExitStack
 ) -> Artifact:
     from optimizer.stages import original_artifact  # noqa: PLC0415
 
     if report.artifact_id is not None:
-        artifact: Artifact | None = held.enter_context(store.hold(report.artifact_id))
+        held.enter_context(store.hold(report.artifact_id))
+        artifact = store.get(report.artifact_id)
         if artifact is None:
             raise OptimizationError(f"artifact '{report.artifact_id}' is gone from the store")
         return artifact
