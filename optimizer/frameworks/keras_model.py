@@ -36,7 +36,10 @@ class KerasModel:
 
 
 def load(path: Path, samples: Samples | None = None) -> KerasModel:
-    """A .keras file or a SavedModel folder; never runs code that the file brings along.
+    """A .keras file or a SavedModel folder.
+
+    Python code in a .keras file (a Lambda layer) is refused; a SavedModel's graph can read and
+    write files.
 
     Raises:
         SourceError: it cannot be read, or does not say what its inputs are.

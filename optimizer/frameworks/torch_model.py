@@ -53,6 +53,9 @@ class TorchModel:
 def load(path: Path, samples: Samples | None = None) -> TorchModel:
     """A .pt2 file as `torch.export.save` writes it.
 
+    It can run code of whoever wrote it: torch evaluates shapes, unpickles parts of it and calls
+    any function of its own that the graph names.
+
     Raises:
         SourceError: it is none, or has arguments that are no tensors.
     """
