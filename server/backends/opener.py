@@ -2,12 +2,14 @@
 
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from optimizer import device
 from optimizer.artifact import Artifact, read_artifact
-from optimizer.engine_cache import why_not_here
+from optimizer.engine_builder import ENGINE_FILE
+from optimizer.engine_cache import profile_of_engine, why_not_here
 from optimizer.errors import Unavailable
 from optimizer.source import SourceModel, source_of
 from optimizer.tensorrt_options import provider_options
@@ -19,6 +21,7 @@ from server.model_config import ExecutionConfig
 
 _NOTHING_SAID = ExecutionConfig()
 _TENSORRT = ("tensorrt", "cuda")  # what TensorRT has no kernel for runs on CUDA
+_BASELINE = ("cuda", "cpu")
 
 
 def open_artifact(
@@ -58,6 +61,16 @@ def parts_of(artifact: Artifact) -> list[tuple[int | None, Artifact]]:
 def _open_onnxruntime(
     artifact: Artifact, threads: int, said: ExecutionConfig, spins: bool
 ) -> Backend:
+    opened = _open_session(artifact, _execution(artifact, said), threads, spins)
+    if opened.fallback:
+        opened.close()
+        raise Unavailable(opened.fallback)
+    return _with_signature(opened, artifact.signature)
+
+
+def _open_session(
+    artifact: Artifact, execution: ExecutionConfig, threads: int, spins: bool
+) -> Backend:
     try:
         from server.backends.ort import open_onnx  # noqa: PLC0415
         from server.backends.providers import NotStarted  # noqa: PLC0415
@@ -65,15 +78,10 @@ def _open_onnxruntime(
         why = f"ONNX Runtime is not installed ({error}): install inflight[cpu] or inflight[gpu]"
         raise Unavailable(why) from None
     file = ModelFile(artifact.path, artifact.artifact_id, artifact.size_bytes)
-    execution = _execution(artifact, said)
     try:
-        opened = open_onnx(file, execution, threads, spins=spins)
+        return open_onnx(file, execution, threads, spins=spins)
     except NotStarted as error:
         raise Unavailable(str(error)) from None
-    if opened.fallback:
-        opened.close()
-        raise Unavailable(opened.fallback)
-    return _with_signature(opened, artifact.signature)
 
 
 def _open_tensorrt(artifact: Artifact, threads: int, said: ExecutionConfig, spins: bool) -> Backend:
@@ -81,7 +89,34 @@ def _open_tensorrt(artifact: Artifact, threads: int, said: ExecutionConfig, spin
         reason = why_not_here(artifact, device.read(), gpu=_gpu(said))
         if reason:
             raise Unavailable(f"the TensorRT engine does not fit this machine: {reason}")
-    return _open_onnxruntime(artifact, threads, said, spins)
+    with ExitStack() as opened:
+        engine = _open_engine(artifact, threads, said, spins)
+        opened.callback(engine.close)
+        if "baseline" in artifact.options:
+            engine = _with_baseline(engine, artifact, threads, said, spins)
+        opened.pop_all()
+    return engine
+
+
+def _open_engine(artifact: Artifact, threads: int, said: ExecutionConfig, spins: bool) -> Backend:
+    if artifact.file != ENGINE_FILE:
+        return _open_onnxruntime(artifact, threads, said, spins)
+    from server.backends.tensorrt import open_engine  # noqa: PLC0415
+
+    return _with_signature(open_engine(artifact, _gpu(said)), artifact.signature)
+
+
+def _with_baseline(
+    engine: Backend, artifact: Artifact, threads: int, said: ExecutionConfig, spins: bool
+) -> Backend:
+    """The engine, beside the model on CUDA or the CPU for the shapes that it is not for."""
+    from server.backends.profiled import ProfiledBackend  # noqa: PLC0415
+
+    profile = profile_of_engine(artifact)
+    model = replace(artifact, file=artifact.options["baseline"])
+    execution = ExecutionConfig(providers=_BASELINE, gpus=said.gpus)
+    baseline = _open_session(model, execution, threads, spins)
+    return ProfiledBackend(engine, _with_signature(baseline, artifact.signature), profile)
 
 
 def _execution(artifact: Artifact, said: ExecutionConfig) -> ExecutionConfig:
