@@ -8,6 +8,7 @@ from optimizer import keys
 from optimizer.artifact import Artifact
 from optimizer.candidate import Candidate
 from optimizer.device import Device
+from optimizer.engine_cache import EngineCache
 from optimizer.errors import OptimizationError
 from optimizer.goal import Goal
 from optimizer.store import ArtifactStore, key_of
@@ -31,13 +32,13 @@ class CandidateStore:
     ) -> None:
         """`prints` are of the model and of the data, as `keys.py` has them."""
         self._store, self._held = store, held
-        self._device, self._goal = device, goal
+        self.device, self._goal = device, goal
         self.source, self._data = prints
 
     def find(self, candidate: Candidate) -> Artifact | None:
         """What was built of a candidate before."""
         found = self._store.find(key_of(self._parts(candidate)))
-        return self._hold(found) if found is not None else None
+        return self.hold(found) if found is not None else None
 
     def keep(self, candidate: Candidate, artifact: Artifact) -> Artifact:
         """Stores what was built; where that fails, it stays where it is and the job goes on."""
@@ -49,7 +50,7 @@ class CandidateStore:
 
     def put(self, folder: Path, artifact: Artifact, parts: dict[str, str]) -> Artifact:
         """Stores a folder. Raises OptimizationError where it cannot be written."""
-        return self._hold(self._store.put(folder, artifact, parts))
+        return self.hold(self._store.put(folder, artifact, parts))
 
     def has(self, artifact: Artifact) -> bool:
         """Whether exactly this is in the store: the same files, opened in the same way."""
@@ -61,12 +62,17 @@ class CandidateStore:
         artifact_id = artifact.artifact_id if artifact else None
         self._store.remember_winner(key_of(parts), artifact_id, report_json, parts=parts)
 
+    def engine_cache(self) -> EngineCache:
+        """TensorRT engines of any model."""
+        return EngineCache(self._store, self._store.root / "timing")
+
     def winner_parts(self) -> dict[str, str]:
-        return keys.winner_parts(self.source, self._device, self._goal, self._data)
+        return keys.winner_parts(self.source, self.device, self._goal, self._data)
 
     def _parts(self, candidate: Candidate) -> dict[str, str]:
-        return keys.artifact_parts(self.source, candidate, self._device, self._goal, self._data)
+        return keys.artifact_parts(self.source, candidate, self.device, self._goal, self._data)
 
-    def _hold(self, artifact: Artifact) -> Artifact:
+    def hold(self, artifact: Artifact) -> Artifact:
+        """Keeps an artifact of the store from being collected until the job ends."""
         self._held.enter_context(self._store.hold(artifact.artifact_id))
         return artifact

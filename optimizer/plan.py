@@ -17,6 +17,10 @@ from optimizer.source import Framework
 LEVELS = ("disable", "basic", "extended", "all")
 """ONNX Runtime's graph optimization levels; "all" is its default."""
 
+PROVIDER = ("onnxruntime-gpu",)
+TENSORRT = ("tensorrt", "tensorrt-cu13")
+"""What engines are built and run by, as distributions: ONNX Runtime's provider, TensorRT itself."""
+
 _WORTH_QUANTIZING = 10_000  # weights; below, a run is call overhead and not arithmetic
 _ORT = {"graph_level": "all"}
 _F32 = {"precision": "f32"}
@@ -299,6 +303,8 @@ def _lacks(candidate: Candidate, device: Device) -> str:
 def _lacks_gpu(candidate: Candidate, device: Device) -> str:
     if not device.gpus:
         return "there is no NVIDIA GPU on this machine"
-    if not device.has("onnxruntime-gpu"):
+    if candidate.runtime == "tensorrt" and device.has(*TENSORRT):
+        return ""  # which builds and runs engines by itself
+    if not device.has(*PROVIDER):
         return "ONNX Runtime is built for the CPU: pip install 'inflight[gpu]' without [cpu]"
     return ""

@@ -81,19 +81,21 @@ def profile_of(
 ) -> ShapeProfile:
     """The profile of a model that gets batches of up to `max_batch` rows.
 
-    Dimension 0 of the inputs, where it is symbolic, is the batch. Other symbolic dimensions go from
+    Optional inputs are constants of an engine, and have no place in it. Dimension 0 of the others,
+    where it is symbolic, is the batch. Other symbolic dimensions go from
     the smallest to the largest that was observed; fastest are the most frequent ones, and batches
     of `opt_batch` rows (0: the largest).
 
     Raises:
         PassError: nothing was observed of a symbolic dimension.
     """
-    batches = {spec.shape[0] for spec in signature.inputs if spec.shape}
+    inputs = [spec for spec in signature.inputs if not spec.optional]
+    batches = {spec.shape[0] for spec in inputs if spec.shape}
     lengths = _lengths(signature, observed)
     for name in batches:
         if isinstance(name, str):
             lengths[name] = (1, opt_batch or max_batch, max_batch)
-    return ShapeProfile({spec.name: _range(spec, lengths) for spec in signature.inputs})
+    return ShapeProfile({spec.name: _range(spec, lengths) for spec in inputs})
 
 
 def _lengths(signature: Signature, observed: Iterable[Shapes]) -> dict[str, tuple[int, int, int]]:

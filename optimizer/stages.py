@@ -5,7 +5,7 @@ Frameworks are imported here and in what is called from here, inside functions.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
@@ -16,6 +16,7 @@ from optimizer.benchmark import Benchmark, Entry, fixed_rows
 from optimizer.benchmark import measure as measure_in_turns
 from optimizer.candidate import Step, Verdict
 from optimizer.data.spec import DataSpec
+from optimizer.engine_builder import BuildOrder, EngineBuilder
 from optimizer.frameworks.contract import Task
 from optimizer.goal import Goal
 from optimizer.plan import LEVELS, Graph
@@ -60,6 +61,8 @@ class Original:
     is_real: bool  # the rows are data, not made up
     has_labels: bool
     data: str  # where they come from, for reports
+    row_shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    """Of one real row, by input; empty where no row is real."""
 
     @property
     def rows_per_run(self) -> int:
@@ -115,6 +118,7 @@ def prepare(case: Case, data: DataSpec | Path | None, databases: Mapping[str, st
         samples.is_real,
         samples.labels is not None,
         samples.origin,
+        {name: array.shape[1:] for name, array in judged.inputs.items() if samples.is_real},
     )
     verdict = _judged(original, goal, judged, (answers, answers), is_lossless=True)
     return replace(original, verdict=verdict)
@@ -172,16 +176,28 @@ def build(case: Case, steps: Sequence[Step], model: Path, target: Path) -> Built
     return Built(str(result.file.relative_to(target)), result.modified, result.notes)
 
 
+def build_engine(builder: EngineBuilder, order: BuildOrder) -> Artifact:
+    """Has a TensorRT engine built."""
+    return builder.build(order)
+
+
 def check(case: Case, artifact: Artifact, original: Original, is_lossless: bool) -> Verdict:
     """Whether an artifact answers as the original does."""
     samples = Samples.load(case.folder.validation)
     reference = Samples.load(case.folder.reference).inputs
     runner = case.opener(artifact, case.goal.threads)
     try:
-        answers = run_in_batches(_run_of(runner), samples, original.rows_per_run)
+        answers = run_in_batches(_run_of(runner), samples, _rows_of_check(case, artifact, original))
     finally:
         runner.close()
     return _judged(original, case.goal, samples, (reference, answers), is_lossless=is_lossless)
+
+
+def _rows_of_check(case: Case, artifact: Artifact, original: Original) -> int:
+    """Of one run. An engine has to answer by itself, so it gets no more than it is built for."""
+    if artifact.runtime != "tensorrt":
+        return original.rows_per_run
+    return fixed_rows(original.signature) or min(ROWS, case.goal.max_batch)
 
 
 def measure(

@@ -5,6 +5,7 @@
     <root>/artifacts/<artifact id>/   an artifact, named by its content, never changed
     <root>/entries/<key>.json         which artifact the parts of a key made, and its digests
     <root>/winners/<key>.json         which artifact won, and the report
+    <root>/timing/                    of the engine cache, not the store's
 
 An artifact is copied to `staging`, brought to the disk, renamed, and only then entered. What has no
 entry does not exist, so a process that is killed and a disk that is full leave nothing that could

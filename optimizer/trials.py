@@ -9,6 +9,7 @@ from optimizer import assembly, plan, stages
 from optimizer.artifact import Artifact
 from optimizer.candidate import Candidate, Outcome, State, Verdict
 from optimizer.candidate_store import CandidateStore
+from optimizer.engines import Engines
 from optimizer.errors import Cancelled, OptimizationError, Unavailable
 from optimizer.progress import Board
 from optimizer.stage_runner import StageRunner
@@ -33,6 +34,7 @@ class Trials:
     ) -> None:
         self._case, self._stages = case, stage_runner
         self._board, self._store, self._original = board, store, original
+        self._engines = Engines(case, stage_runner, store, original)
         self._mended: set[str] = set()  # passes whose refusal led to another candidate
 
     def run(self, model: Path, reserved_s: float, percents: tuple[float, float]) -> None:
@@ -89,6 +91,8 @@ class Trials:
 
     def _artifact(self, candidate: Candidate, model: Path, number: int) -> Artifact:
         self._board.change(candidate.name, state=State.BUILDING)
+        if candidate.runtime == "tensorrt":
+            return self._engine(candidate, model, number)
         source, signature = self._case.source, self._original.signature
         if not candidate.steps:
             return assembly.artifact_of(candidate, source, model, signature)
@@ -110,6 +114,22 @@ class Trials:
         artifact = assembly.artifact_of(candidate, source, folder / built.file, signature)
         artifact.write()
         return artifact
+
+    def _engine(self, candidate: Candidate, model: Path, number: int) -> Artifact:
+        name, folder = candidate.name, self._case.folder.candidate(number)
+
+        def tell(text: str) -> None:
+            self._note(name, text)
+            self._board.tell(f"{name}: {text}")
+
+        ways = self._engines.ways(candidate, model)
+        found = self._engines.find(ways)
+        if found is not None:
+            tell("found in the store")
+            return found
+        return self._timed(
+            name, "build", lambda: self._engines.build(ways, candidate, model, folder, tell)
+        )
 
     def _check(self, candidate: Candidate, artifact: Artifact) -> Verdict:
         return self._stages.run(
