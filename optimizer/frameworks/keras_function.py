@@ -47,8 +47,9 @@ def of_keras(model: Any) -> Function:
     if not getattr(model, "inputs", None):
         name = type(model).__name__
         raise SourceError(f"{name} does not say what its inputs are: export it as a SavedModel")
-    # A Sequential remembers the batch of its first call, which means nothing.
-    is_any_batch = isinstance(model, keras.Sequential)
+    # A Sequential remembers the batch of its first call, which means nothing without a state.
+    has_state = any(getattr(layer, "stateful", False) for layer in model.layers)
+    is_any_batch = isinstance(model, keras.Sequential) and not has_state
     shapes = [[None, *t.shape[1:]] if is_any_batch else list(t.shape) for t in model.inputs]
     inputs = _specs([(t.name, t.dtype, s) for t, s in zip(model.inputs, shapes, strict=True)])
 

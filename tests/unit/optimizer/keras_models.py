@@ -57,6 +57,10 @@ def called_sequential() -> Any:
     return model
 
 
+def with_a_state() -> Any:
+    return keras.Sequential([layers.Input(batch_shape=(4, 5, 3)), layers.LSTM(2, stateful=True)])
+
+
 class OfOwnClass(keras.Model):  # type: ignore[misc]
     """Another process cannot load it from a .keras file."""
 
@@ -81,5 +85,6 @@ BUILDERS: dict[str, Callable[[], Any]] = {
     "recurrent": recurrent,
     "attention": attention,
     "called_sequential": called_sequential,
+    "with_a_state": with_a_state,
     "of_own_class": of_own_class,
 }

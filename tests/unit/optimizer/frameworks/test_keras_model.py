@@ -74,6 +74,11 @@ def test_softmax_tells_a_classifier(tmp_path: Path) -> None:
     assert load_native(save_native(built("recurrent"), tmp_path)).task == "other"
 
 
+def test_batch_of_a_model_with_a_state_is_fixed(tmp_path: Path) -> None:
+    signature = load_native(save_native(built("with_a_state"), tmp_path)).signature
+    assert [spec.shape for spec in (*signature.inputs, *signature.outputs)] == [(4, 5, 3), (4, 2)]
+
+
 def test_class_of_the_users_own_becomes_a_saved_model(tmp_path: Path) -> None:
     model = built("of_own_class")
     source = save_native(model, tmp_path)
