@@ -1,12 +1,13 @@
-"""`inflight demo`: from a data set to live predictions, with the real server and real gRPC.
+"""`inflight demo`: from a data set to live predictions that become faster while clients send.
 
-Trains on scikit-learn's handwritten digits, converts the model to ONNX, serves it from a process
-of its own, sends it the held-out images from concurrent clients, and prints what the server says
-about itself. What is printed was measured in this run.
+Trains a network on scikit-learn's handwritten digits, serves it as it is from a process of its own,
+sends it the held-out images from concurrent clients, has it optimized meanwhile, and compares
+before and after. What is printed was measured in this run; the latency is what the server says.
 """
 
 import argparse
 import asyncio
+import json
 import os
 import re
 import signal
@@ -16,22 +17,25 @@ import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from itertools import count
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from client import AsyncClient, InferenceError
-from protos.models_pb2 import ModelLatency, StageLatency
+from protos.models_pb2 import ModelLatency
+from protos.optimization_pb2 import OptimizationJob
 from protos.tensors import Array
 from server.commands.connection import positive, seconds
+from server.commands.demo_model import INSTALL, MODEL, Digits, NotInstalled, train
 
-MODEL = "digits"
-_INSTALL = "pip install 'inflight[sklearn]'"  # not [cpu]: it would replace a GPU's runtime
 _READY = re.compile(r"inflight ready grpc=(\S+)")
 _START_TIMEOUT_S = 60.0
 _STOP_TIMEOUT_S = 60.0
+# Of each client between two requests while the model is optimized: clients that keep every core
+# busy would make the demo long, since optimizing gives way to serving.
+_PAUSE_S = 0.05
 _WINDOWS_S = (1, 10, 60, 300)  # of the latency the server keeps
 
 
@@ -39,27 +43,16 @@ class DemoFailed(Exception):
     """The demo cannot go on; the message is one line for the person who started it."""
 
 
-@dataclass(frozen=True, slots=True)
-class Digits:
-    """A trained classifier, its ONNX form, and the images it has not seen."""
-
-    onnx: bytes
-    images: Array  # float32[n, 64]
-    labels: Array  # what they show
-    expected: Array  # what the classifier says in process
-    trained_on: int
-    train_s: float
-    convert_s: float
-
-
 @dataclass(slots=True)
-class Answers:
-    """What the clients got: one label per image (of its last request), and counts."""
+class Phase:
+    """What the clients got in one part of the demo: the last label of each image, and counts."""
 
     labels: dict[int, int] = field(default_factory=dict)
     answered: int = 0
     failures: list[InferenceError] = field(default_factory=list)
+    is_complete: asyncio.Event = field(default_factory=asyncio.Event)
     elapsed_s: float = 0.0
+    latency: ModelLatency | None = None
 
 
 @dataclass(slots=True)
@@ -83,18 +76,63 @@ class _Server:
             raise DemoFailed(f"the server ended with exit code {code} after SIGTERM")
 
 
+class _Traffic:
+    """Clients that send one image after the other until they are stopped."""
+
+    def __init__(self, client: AsyncClient, images: Array, clients: int) -> None:
+        self._client, self._images = client, images
+        self._phase = Phase()
+        self._pause_s = 0.0  # of each client between two requests
+        self._is_stopping = False
+        self._began = time.monotonic()
+        self._rows = cycle(range(len(images)))
+        self._callers = [asyncio.create_task(self._call()) for _ in range(clients)]
+
+    async def every_image(self) -> None:
+        """Waits until each image has been answered in this phase, or a request has failed."""
+        await self._phase.is_complete.wait()
+
+    def next_phase(self, pause_s: float = 0.0) -> Phase:
+        """Ends a phase and begins the next; requests count where they are answered."""
+        self._pause_s = pause_s
+        ended, self._phase = self._phase, Phase()
+        now = time.monotonic()
+        ended.elapsed_s, self._began = now - self._began, now
+        return ended
+
+    async def stop(self) -> None:
+        self._is_stopping = True
+        await asyncio.gather(*self._callers)
+
+    async def _call(self) -> None:
+        while not self._is_stopping:
+            row = next(self._rows)
+            try:
+                outputs = await self._client.predict(MODEL, {"X": self._images[row : row + 1]})
+            except InferenceError as error:
+                self._phase.failures.append(error)
+                self._phase.is_complete.set()
+                return
+            self._phase.answered += 1
+            self._phase.labels[row] = int(outputs["label"].item())
+            if len(self._phase.labels) == len(self._images):
+                self._phase.is_complete.set()
+            if self._pause_s:
+                await asyncio.sleep(self._pause_s)
+
+
 def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     parser = subparsers.add_parser(
         "demo",
-        help="train a model, serve it, send it real requests, print what happened",
-        description=f"Needs scikit-learn and skl2onnx: {_INSTALL}.",
+        help="train a model, serve it, optimize it under traffic, print what happened",
+        description=f"Needs scikit-learn and skl2onnx: {INSTALL}.",
     )
     parser.add_argument(
         "--seconds",
         type=seconds,
-        default=5.0,
+        default=10.0,
         metavar="X",
-        help="how long the clients send (default: 5)",
+        help="how long the clients send before the optimization, and after it (default: 10)",
     )
     parser.add_argument(
         "--clients",
@@ -108,66 +146,76 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
 def run(args: argparse.Namespace) -> int:
     try:
         asyncio.run(_demo(args.clients, args.seconds))
-    except (DemoFailed, InferenceError) as failure:
+    except (DemoFailed, NotInstalled, InferenceError) as failure:
         print(f"inflight demo: {failure}", file=sys.stderr)
         return 1
     return 0
 
 
 async def _demo(clients: int, seconds: float) -> None:
-    print("Inflight demo: handwritten digits, from a data set to live predictions\n")
-    digits = _train()
-    _row("train", f"{digits.trained_on:,} images, scikit-learn", digits.train_s)
-    _row("convert", f"to ONNX, {len(digits.onnx) / 1024:,.0f} KiB", digits.convert_s)
+    print("Inflight demo: handwritten digits, served at once and optimized under traffic\n")
     with tempfile.TemporaryDirectory(prefix="inflight-demo-") as folder:
-        repository = _write_repository(Path(folder, "models"), digits.onnx)
-        async with _serving(repository, Path(folder)) as server:
+        digits = train(Path(folder, "models"))
+        _row("train", f"{digits.trained_on:,} images, scikit-learn network", digits.train_s)
+        async with _serving(digits.repository, Path(folder)) as server:
             _row("serve", f"process {server.process.pid}, gRPC on {server.address}", server.ready_s)
-            answers = await _send(server.address, digits.images, clients, seconds)
-            _row("predict", f"{clients} clients, one image a request", answers.elapsed_s)
-            latency = await _latency(server.address, answers.elapsed_s)
+            async with AsyncClient(server.address, timeout_s=30) as client:
+                phases, job = await _send(client, digits, clients, seconds)
             began = time.monotonic()
             await server.stop()
     _row("stop", "SIGTERM, drained, exit code 0", time.monotonic() - began)
     print()
-    _report(digits, answers, latency)
+    _report(digits, phases, job)
 
 
-def _train() -> Digits:
-    """Trains on 70 % of the digits and converts the model."""
+async def _send(
+    client: AsyncClient, digits: Digits, clients: int, seconds: float
+) -> tuple[list[Phase], OptimizationJob]:
+    """Traffic before, during and after an optimization; ends the demo where a request failed."""
+    traffic = _Traffic(client, digits.images, clients)
     try:
-        from skl2onnx import to_onnx  # noqa: PLC0415  only the demo needs these
-        from sklearn.datasets import load_digits  # noqa: PLC0415
-        from sklearn.model_selection import train_test_split  # noqa: PLC0415
-        from sklearn.neighbors import KNeighborsClassifier  # noqa: PLC0415
-    except ImportError as error:
-        raise DemoFailed(f"{error.name} is not installed: {_INSTALL}") from None
-    images, labels = load_digits(return_X_y=True)
-    x, held_out, y, truth = train_test_split(
-        (images / 16).astype(np.float32), labels, test_size=0.3, random_state=0, stratify=labels
-    )
-    began = time.monotonic()
-    # Ten images take little longer than one: the kind of model that batching is for.
-    model = KNeighborsClassifier(3).fit(x, y)
-    trained = time.monotonic()
-    # Without zipmap the probabilities are one float tensor, not a list of dictionaries.
-    converted = to_onnx(model, x[:1], options={id(model): {"zipmap": False}})
-    return Digits(
-        onnx=converted.SerializeToString(),
-        images=held_out,
-        labels=truth,
-        expected=model.predict(held_out),
-        trained_on=len(x),
-        train_s=trained - began,
-        convert_s=time.monotonic() - trained,
-    )
+        before = await _measured(client, traffic, seconds, _PAUSE_S)
+        _row("predict", f"{clients} clients, one image a request", before.elapsed_s)
+        job = await _optimized(client)
+        during = traffic.next_phase()
+        _row("optimize", f"{len(job.candidates)} candidates, while clients send", during.elapsed_s)
+        after = await _measured(client, traffic, seconds)
+        _row("predict", f"the same clients, {job.artifact_id} serves", after.elapsed_s)
+    finally:
+        await traffic.stop()
+    phases = [before, during, after]
+    failures = [failure for phase in phases for failure in phase.failures]
+    if failures:
+        raise DemoFailed(f"{len(failures)} requests failed, the first with {failures[0]}")
+    return phases, job
 
 
-def _write_repository(repository: Path, model: bytes) -> Path:
-    version = repository / MODEL / "1"
-    version.mkdir(parents=True)
-    (version / "model.onnx").write_bytes(model)
-    return repository
+async def _measured(
+    client: AsyncClient, traffic: _Traffic, seconds: float, pause_s: float = 0.0
+) -> Phase:
+    """A phase of so many seconds, or longer until every image was sent, with its latency.
+
+    `pause_s` is of the phase that follows.
+    """
+    await asyncio.sleep(seconds)
+    await traffic.every_image()
+    window = max(w for w in _WINDOWS_S if w <= max(1.0, seconds))
+    latency = (await client.latency(MODEL, window_s=window))[0]
+    phase = traffic.next_phase(pause_s)
+    phase.latency = latency
+    return phase
+
+
+async def _optimized(client: AsyncClient) -> OptimizationJob:
+    """Asks for a job and waits until what it found serves."""
+    asked = await client.optimize(MODEL, quick=True)
+    async for _ in client.watch_optimization(asked.id):
+        pass  # until it has ended
+    job = await client.optimization(asked.id)
+    if not job.is_serving:
+        why = job.not_serving_reason or job.reason or "no reason given"
+        raise DemoFailed(f"the optimization {job.id} changed nothing: {why}")
+    return job
 
 
 @asynccontextmanager
@@ -177,7 +225,7 @@ async def _serving(repository: Path, folder: Path) -> AsyncIterator[_Server]:
     options = ["--grpc-port", "0", "--http-port", "0", "--state-dir", str(folder / "state")]
     with log.open("w") as stderr:
         process = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "server", "serve", str(repository), *options,
+            sys.executable, "-m", "server", "serve", str(repository), "--optimize", "off", *options,
             stdout=asyncio.subprocess.PIPE, stderr=stderr, env=_server_environment(),
         )  # fmt: skip
     try:
@@ -213,68 +261,62 @@ def _last_line(log: Path) -> str:
     return log.read_text(errors="replace").strip().rpartition("\n")[2]
 
 
-async def _send(address: str, images: Array, clients: int, seconds: float) -> Answers:
-    """Every image at least once, then again until `seconds` have passed."""
-    answers, began = Answers(), time.monotonic()
-
-    def due() -> Iterator[int]:
-        for request in count():
-            if request >= len(images) and time.monotonic() - began >= seconds:
-                return
-            yield request % len(images)
-
-    async def call(requests: Iterator[int], client: AsyncClient) -> None:
-        for index in requests:
-            try:
-                outputs = await client.predict(MODEL, {"X": images[index : index + 1]})
-            except InferenceError as error:
-                answers.failures.append(error)
-                continue
-            answers.answered += 1
-            answers.labels[index] = int(outputs["label"].item())
-
-    async with AsyncClient(address, timeout_s=30) as client:
-        requests = due()
-        await asyncio.gather(*(call(requests, client) for _ in range(clients)))
-    answers.elapsed_s = time.monotonic() - began
-    return answers
+def _report(digits: Digits, phases: list[Phase], job: OptimizationJob) -> None:
+    before, during, after = phases
+    report: dict[str, Any] = json.loads(job.report_json)
+    print(f"  {'':22} {'before':>12} {'after':>12}")
+    for name, old, new in (
+        *_sizes(report),
+        ("accuracy, served", _accuracy(before, digits), _accuracy(after, digits)),
+        ("requests/s", _rate(before), _rate(after)),
+        ("rows in a batch", _rows(before), _rows(after)),
+        *_percentiles(before, after),
+    ):
+        print(f"  {name:22} {old:>12} {new:>12}")
+    window_s = after.latency.window_s if after.latency else 0
+    print(f"\n  latency       as the server measured it, last {window_s} s of each part")
+    print(f"  scikit-learn  accuracy {_share(digits.expected, digits.labels)} in this process;"
+          f" {_differ(before, digits)} answers differ before, {_differ(after, digits)} after,"
+          f" of {len(digits.images)}")  # fmt: skip
+    print(f"  meanwhile     {during.answered:,} requests, none failed")
+    print(f"  why           {job.reason or report.get('reason', '')}")
 
 
-async def _latency(address: str, elapsed_s: float) -> ModelLatency:
-    window = next((w for w in _WINDOWS_S if w >= elapsed_s), _WINDOWS_S[-1])
-    async with AsyncClient(address, timeout_s=10) as client:
-        return (await client.latency(MODEL, window_s=window))[0]
+def _sizes(report: dict[str, Any]) -> Iterator[tuple[str, str, str]]:
+    original, optimized = report["original"], report["optimized"]
+    yield "form", str(original["format"]), str(optimized["format"])
+    yield "size, MB", f"{original['size_mb']:.2f}", f"{optimized['size_mb']:.2f}"
 
 
-def _report(digits: Digits, answers: Answers, latency: ModelLatency) -> None:
-    if answers.failures:
-        failed = len(answers.failures)
-        raise DemoFailed(f"{failed} requests failed, the first with {answers.failures[0]}")
-    served = np.array([answers.labels[index] for index in range(len(digits.images))])
-    differ = int((served != digits.expected).sum())
-    print(f"  accuracy     served {_share(served, digits.labels)}, "
-          f"scikit-learn {_share(digits.expected, digits.labels)} on {len(served)} held-out images "
-          f"({differ} answers differ)")  # fmt: skip
-    print(f"  throughput   {answers.answered:,} requests, "
-          f"{answers.answered / answers.elapsed_s:,.0f} requests/s")  # fmt: skip
-    print(f"  batches      {latency.batches:,}, {latency.rows / max(1, latency.batches):.1f} rows "
-          f"on average ({_reasons(latency)})")  # fmt: skip
-    print(f"  latency      as the server measured it, last {latency.window_s} s\n")
-    print(f"  {'':10} {'p50':>8} {'p95':>8} {'p99':>8} {'max':>8}   ms")
-    stages = {"total": latency.total, "queue": latency.queue, "compute": latency.compute}
-    for name, stage in stages.items():
-        print(f"  {name:10} {_milliseconds(stage)}")
+def _percentiles(before: Phase, after: Phase) -> Iterator[tuple[str, str, str]]:
+    assert before.latency is not None
+    assert after.latency is not None
+    for stage in ("total", "queue", "compute"):
+        for quantile in ("p50", "p95", "p99"):
+            values = (getattr(getattr(p.latency, stage), f"{quantile}_ms") for p in (before, after))
+            old, new = values
+            yield f"{stage} {quantile}, ms", f"{old:.2f}", f"{new:.2f}"
 
 
-def _milliseconds(stage: StageLatency) -> str:
-    values = (stage.p50_ms, stage.p95_ms, stage.p99_ms, stage.max_ms)
-    return " ".join(f"{value:8.2f}" for value in values)
+def _rate(phase: Phase) -> str:
+    return f"{phase.answered / phase.elapsed_s:,.0f}"
 
 
-def _reasons(latency: ModelLatency) -> str:
-    named: dict[str, Any] = dict(latency.released)
-    ordered = sorted(named.items(), key=lambda item: -item[1])
-    return ", ".join(f"{reason.replace('_', ' ')} {number:,}" for reason, number in ordered)
+def _rows(phase: Phase) -> str:
+    assert phase.latency is not None
+    return f"{phase.latency.rows / max(1, phase.latency.batches):.1f}"
+
+
+def _accuracy(phase: Phase, digits: Digits) -> str:
+    return _share(_served(phase, digits), digits.labels)
+
+
+def _differ(phase: Phase, digits: Digits) -> int:
+    return int((_served(phase, digits) != digits.expected).sum())
+
+
+def _served(phase: Phase, digits: Digits) -> Array:
+    return np.array([phase.labels[row] for row in range(len(digits.images))])
 
 
 def _share(answers: Array, truth: Array) -> str:

@@ -9,13 +9,14 @@ def demo(*options: str) -> "subprocess.CompletedProcess[str]":
     return subprocess.run(command, capture_output=True, text=True, timeout=240, check=False)
 
 
-def test_demo_trains_serves_predicts_and_stops() -> None:
+def test_demo_trains_serves_optimizes_under_traffic_and_stops() -> None:
     done = demo("--seconds", "0.5", "--clients", "4")
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""
-    assert "0 answers differ" in done.stdout
+    assert "0 answers differ before" in done.stdout
+    assert "requests, none failed" in done.stdout
     assert "SIGTERM, drained, exit code 0" in done.stdout
-    for row in ("accuracy", "throughput", "batches", "total", "queue", "compute"):
+    for row in ("form", "size, MB", "accuracy, served", "total p99, ms", "compute p50, ms"):
         assert f"\n  {row} " in done.stdout
 
 
