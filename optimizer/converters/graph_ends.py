@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import onnx
-from onnx import TensorProto, compose, helper, numpy_helper, shape_inference
+from onnx import TensorProto, compose, helper, numpy_helper, shape_inference, version_converter
 
 from optimizer.converters.tree_ensemble import ML_OPSET
 from optimizer.errors import ConversionError
@@ -50,17 +50,18 @@ def adopt(model: onnx.ModelProto, signature: Signature) -> onnx.ModelProto:
 
 
 def raise_opset(model: onnx.ModelProto, opset: int) -> onnx.ModelProto:
-    """Brings a model to an opset where all its operators mean the same; else leaves it."""
-    wanted = {"": opset, "ai.onnx.ml": ML_OPSET}
-    for entry in model.opset_import:
-        old, new = entry.version, wanted.pop(entry.domain, entry.version)
-        if old < new and all(_is_same(node, old, new) for node in _nodes(model.graph)):
-            entry.version = new
-        elif old < new and entry.domain == "":
-            return raise_opset(_upgraded(model, new), opset) if _can_upgrade(model) else model
-    for domain, version in wanted.items():
-        model.opset_import.append(helper.make_opsetid(domain, version))
-    model.ir_version = helper.find_min_ir_version_for(list(model.opset_import))
+    """Brings a model to an opset; leaves it where an operator has no form there."""
+    old = opset_of(model)
+    if old < opset and not _means_the_same(model, "", old, opset):
+        model = _upgraded(model, opset)
+    versions = {entry.domain: entry.version for entry in model.opset_import}
+    for domain, wanted in (("", opset), ("ai.onnx.ml", ML_OPSET)):
+        if _means_the_same(model, domain, versions.get(domain, 1), wanted):
+            versions[domain] = max(wanted, versions.get(domain, 1))
+    del model.opset_import[:]
+    model.opset_import.extend(helper.make_opsetid(*entry) for entry in versions.items())
+    known = [entry for entry in model.opset_import if entry.domain in ("", "ai.onnx.ml")]
+    model.ir_version = helper.find_min_ir_version_for(known)
     return model
 
 
@@ -79,7 +80,10 @@ def joined(first: onnx.ModelProto, second: onnx.ModelProto, cast_to: str) -> onn
     second = compose.add_prefix(second, "last_")
     link = (first.graph.output[0].name, second.graph.input[0].name)
     first.ir_version = second.ir_version = max(first.ir_version, second.ir_version)
-    return compose.merge_models(first, second, io_map=[link])
+    try:
+        return compose.merge_models(first, second, io_map=[link])
+    except ValueError as error:
+        raise ConversionError(f"the steps and the last one do not go together: {error}") from None
 
 
 def zeros_to_missing(model: onnx.ModelProto) -> onnx.ModelProto:
@@ -213,12 +217,17 @@ def _int64(value: Any) -> Any:
     return np.asarray(value, np.int64)
 
 
+def _means_the_same(model: onnx.ModelProto, domain: str, old: int, new: int) -> bool:
+    nodes = [node for node in _nodes(model.graph) if node.domain == domain]
+    return all(_is_same(node, old, new) for node in nodes)
+
+
 def _is_same(node: Any, old: int, new: int) -> bool:
     """Whether an operator's form at the new opset is that of the old one."""
     try:
         schema = onnx.defs.get_schema(node.op_type, new, node.domain)
     except onnx.defs.SchemaError:
-        return True  # of another domain
+        return False
     return schema.since_version <= old or node.op_type in _GREW_ONLY
 
 
@@ -230,9 +239,13 @@ def _nodes(graph: onnx.GraphProto) -> Iterator[Any]:
                 yield from _nodes(inner)
 
 
-def _can_upgrade(model: onnx.ModelProto) -> bool:
-    return all(node.domain == "" for node in _nodes(model.graph))
-
-
 def _upgraded(model: onnx.ModelProto, opset: int) -> onnx.ModelProto:
-    return onnx.version_converter.convert_version(model, opset)
+    names = [value.name for value in model.graph.input]
+    try:
+        newer = version_converter.convert_version(model, opset)
+    except Exception:  # it raises whatever comes; the model stays as it is
+        return model
+    inputs = {value.name: value for value in newer.graph.input}
+    del newer.graph.input[:]  # every constant has become one, too
+    newer.graph.input.extend(inputs[name] for name in names)
+    return newer

@@ -15,7 +15,7 @@ import numpy as np
 from optimizer.artifact import Artifact
 from optimizer.batches import run_in_batches
 from optimizer.benchmark import fixed_rows
-from optimizer.errors import ConversionError
+from optimizer.errors import ConversionError, OptimizationError
 from optimizer.frameworks.contract import NativeModel
 from optimizer.runner import Opener, Runner, run_all
 from optimizer.samples import Samples
@@ -103,8 +103,7 @@ def ensure_same(
     Raises:
         ConversionError: it is another model; with the figure.
     """
-    artifact = Artifact(file.parent, file.name, "onnxruntime", f"parity-{file.stem}")
-    runner = opener(artifact, 1)
+    runner = _open(file, opener)
     try:
         parity = check(native, runner, native.typical_rows(TYPICAL_ROWS, seed))
         if parity.is_same and samples is not None and samples.rows:
@@ -114,6 +113,16 @@ def ensure_same(
     if not parity.is_same:
         raise ConversionError(f"the converted model is not the same model: {parity.reason}")
     return parity
+
+
+def _open(file: Path, opener: Opener) -> Runner:
+    artifact = Artifact(file.parent, file.name, "onnxruntime", f"parity-{file.stem}")
+    try:
+        return opener(artifact, 1)
+    except OptimizationError:
+        raise
+    except Exception as error:  # of the runtime's own kind
+        raise ConversionError(f"the converted model cannot be opened: {error}") from error
 
 
 def _reason(output: OutputParity) -> str:

@@ -12,12 +12,13 @@ import numpy as np
 import onnx
 import onnx.helper
 
-from optimizer.converters.skl2onnx_operators import register_trees
+from optimizer.converters.skl2onnx_operators import register_operators
+from optimizer.converters.tree_ensemble import ML_OPSET
 from optimizer.errors import ConversionError
 from optimizer.frameworks.columns import MATRIX, Table
 from optimizer.frameworks.sklearn_model import last_step
 
-_ML_OPSET = 3
+_LOCALE = b"C.UTF-8"
 _patching = threading.Lock()
 
 
@@ -29,20 +30,42 @@ def to_onnx(estimator: Any, table: Table, opset: int, kind: str) -> onnx.ModelPr
     """
     import skl2onnx  # noqa: PLC0415
 
-    register_trees()
-    wanted = {"": min(opset, skl2onnx.__max_supported_opset__), "ai.onnx.ml": _ML_OPSET}
+    register_operators()
     try:
         with _lenient_attributes(), warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            model: onnx.ModelProto = skl2onnx.convert_sklearn(
-                estimator,
-                initial_types=_initial_types(table, kind),
-                target_opset=wanted,
-                options=_options(estimator),
-            )
-            return model
+            highest = skl2onnx.__max_supported_opset__
+            return _with_locale(_convert(estimator, table, min(opset, highest), kind))
     except Exception as error:  # skl2onnx raises whatever comes
         raise ConversionError(_reason(estimator, error)) from error
+
+
+def _convert(estimator: Any, table: Table, opset: int, kind: str) -> onnx.ModelProto:
+    import skl2onnx  # noqa: PLC0415
+
+    try:
+        model: onnx.ModelProto = skl2onnx.convert_sklearn(
+            estimator,
+            initial_types=_initial_types(table, kind),
+            target_opset={"": opset, "ai.onnx.ml": ML_OPSET},
+            options=_options(estimator),
+        )
+    except Exception as error:
+        needed = re.search(r"for opset (\d+) < (\d+)", str(error))
+        if needed is None or int(needed[2]) <= opset:
+            raise
+        return _convert(estimator, table, int(needed[2]), kind)
+    return model
+
+
+def _with_locale(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Lower case by a locale that every machine has, not by the one of the United States."""
+    for node in model.graph.node:
+        if node.op_type == "StringNormalizer":
+            kept = [attribute for attribute in node.attribute if attribute.name != "locale"]
+            del node.attribute[:]
+            node.attribute.extend([*kept, onnx.helper.make_attribute("locale", _LOCALE)])
+    return model
 
 
 def repaired(estimator: Any) -> Any:
@@ -80,6 +103,8 @@ def _repair(estimator: Any) -> None:
         isinstance(value, str) for value in estimator.statistics_
     ):
         estimator.missing_values = ""  # as an empty text stands for it in requests
+    if getattr(estimator, "encode", "") == "onehot":
+        estimator.encode = "onehot-dense"
     classes = vars(estimator).get("classes_")
     if isinstance(classes, np.ndarray) and classes.dtype.kind == "b":
         estimator.classes_ = classes.astype(np.int64)
@@ -89,7 +114,8 @@ def _repair(estimator: Any) -> None:
             (name, transformer, [int(index) for index in found.get(name, [])])
             for name, transformer, _ in estimator.transformers_
         ]
-    if getattr(getattr(estimator, "func", None), "__name__", "") == "check_X":
+    function = getattr(estimator, "func", None)
+    if getattr(getattr(function, "func", None), "__name__", "") == "check_array":
         estimator.func = None  # of HistGradientBoosting's own encoder: it changes nothing
 
 

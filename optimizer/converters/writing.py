@@ -39,5 +39,5 @@ def _write(given: ConverterInput, native: NativeModel, attempt: Attempt) -> Conv
     if given.opener is not None:
         ensure_same(native, given.target, given.opener, given.samples)
     reached = opset_of(model)
-    note = f"opset {given.opset} asked, {reached} made: the converter ends there"
+    note = f"opset {given.opset} asked, {reached} made: the converter has no other form"
     return ConverterResult(given.target, reached, (note,) if reached != given.opset else ())

@@ -109,7 +109,16 @@ def table_of(estimator: Any, samples: Samples | None = None) -> Table:
     _visit(estimator, range(count), facts)
     found = [str(name) for name in names] if names is not None else _numbered(count)
     columns = [_column(name, index, facts, samples) for index, name in enumerate(found)]
-    return Table(tuple(columns), names is not None)
+    return Table(tuple(columns), names is not None and not _has_pandas_categories(estimator))
+
+
+def _has_pandas_categories(estimator: Any) -> bool:
+    """Whether a booster learnt from columns of categories: their codes come as numbers."""
+    if hasattr(estimator, "booster_"):
+        return bool(estimator.booster_.pandas_categorical)
+    if hasattr(estimator, "get_booster"):
+        return "c" in (estimator.get_booster().feature_types or ())
+    return False
 
 
 @dataclass(slots=True)

@@ -11,7 +11,8 @@ from optimizer.errors import SourceError
 from optimizer.source import SourceModel
 
 _TRUSTED = re.compile(
-    r"sklearn\.(?!externals|datasets|utils\._test|utils\.estimator_checks|conftest)[\w.]+\.[A-Z]\w*"
+    r"sklearn\.(?!externals|datasets|utils\._test|utils\.estimator_checks|conftest)[\w.]+\._?[A-Z]\w*"
+    r"|sklearn\.feature_selection\._\w+\.\w+"
     r"|sklearn\._loss\._loss\.Cy\w+"
     r"|xgboost\.(core\.Booster|sklearn\.XGB\w+)"
     r"|lightgbm\.(basic\.Booster|sklearn\.LGBM\w+)"

@@ -161,9 +161,11 @@ def task_of(estimator: Any) -> Task:
 
 
 def _milder(table: Array) -> list[Array]:
-    """The table, then without missing values, then without rows that are unlike all others."""
+    """The table, then without missing values, then without negative ones as well."""
     whole = table[~np.array([[_is_missing(v) for v in row] for row in table]).any(axis=1)]
-    return [table, whole if len(whole) else table]
+    whole = whole if len(whole) else table
+    positive = [[abs(v) if isinstance(v, float) else v for v in row] for row in whole]
+    return [table, whole, np.array(positive, dtype=object)]
 
 
 def _is_missing(value: object) -> bool:
