@@ -79,14 +79,15 @@ class Engines:
             PassError: TensorRT cannot do it, with its own words.
             OptimizationError: as `stage.run`; or the store cannot be written.
         """
-        failed: dict[str, None] = {}
+        failed: list[str] = []
         for way in ways:
-            tell(f"an engine is built: {self._cache.find(way.key).reason}")
+            why = f"in another way: {failed[-1]}" if failed else self._cache.find(way.key).reason
+            tell(f"an engine is built: {why}")
             builder = _InChild(way.builder, self._stages, self._finished(candidate))
             try:
                 engine = self._cache.find_or_build(model, way.key, builder, work)
             except Unavailable as error:
-                failed[str(error)] = None
+                failed.append(str(error))
             else:
                 return self._store.hold(engine)
         raise Unavailable("; ".join(failed))
