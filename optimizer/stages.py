@@ -136,7 +136,7 @@ def convert(case: Case, target: Path) -> Converted:
     from optimizer.frameworks import load_native  # noqa: PLC0415
 
     rows = Samples.load(case.folder.validation)
-    result = convert_model(ConverterInput(case.source, target, case.goal.opset, rows))
+    result = convert_model(ConverterInput(case.source, target, case.goal.opset, rows, case.opener))
     native = load_native(case.source, rows)
     ensure_same(native, result.file, case.opener, rows, case.goal.seed)
     return Converted(result.opset, result.notes)
