@@ -136,8 +136,9 @@ def open_onnx(
     """
     names = providers.wanted(execution, runtime, root)
     choices, missing = providers.choices(names, execution, runtime)
-    if any(name in ON_GPU for name, _ in choices):
-        providers.load_libraries(runtime)
+    on_gpu = [name for name, _ in choices if name in ON_GPU]
+    if on_gpu:
+        providers.load_libraries(runtime, on_gpu)
     make_options = partial(_session_options, execution, threads, runtime, spins=spins)
     session, failed = _start(file, make_options, choices, runtime)
     missing |= failed

@@ -7,7 +7,7 @@ provider that did not start is asked for its reason afterwards.
 
 import ctypes
 import logging
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +53,12 @@ _CUDA_LIBRARIES = (
     "libcurand.so.*",
     "libcufft.so.*",
     "libcudnn.so.*",
+)
+_TENSORRT_LIBRARIES = (
+    "libnvinfer.so.10",
+    "libnvinfer_plugin.so.10",
+    "libnvonnxparser.so.10",
+    "libnvinfer_builder_resource*.so.10*",
 )
 _REMEDIES = {
     "libcuda.so": "NVIDIA's driver is not here; a container gets it with --gpus all",
@@ -127,19 +133,22 @@ def gpu(execution: ExecutionConfig) -> int:
     return execution.gpus[0] if execution.gpus else 0
 
 
-def load_libraries(runtime: Any) -> None:
-    """Loads CUDA and cuDNN from NVIDIA's Python packages, where those are installed.
+def load_libraries(runtime: Any, names: Collection[str]) -> None:
+    """Loads what these providers need from NVIDIA's Python packages, where those are installed.
 
-    The provider finds them by their names once they are loaded, and not otherwise. Call it before
+    A provider finds them by their names once they are loaded, and not otherwise. Call it before
     a session is opened on a GPU; from the second time on it costs microseconds. ONNX Runtime's own
     `preload_dlls` does the same, but prints what it misses to stdout, which has a meaning here.
 
     Source: https://onnxruntime.ai/docs/execution-providers/CUDA-ExecutionProvider.html#preload-dlls
     """
-    packages = Path(runtime.__file__).parent.parent / "nvidia"
+    packages = Path(runtime.__file__).parent.parent
     major = runtime.cuda_version.partition(".")[0]
-    for pattern in _CUDA_LIBRARIES:
-        for path in sorted(packages.glob(f"*/lib/{pattern.format(cuda=major)}")):
+    patterns = [f"nvidia/*/lib/{pattern.format(cuda=major)}" for pattern in _CUDA_LIBRARIES]
+    if "tensorrt" in names:
+        patterns += [f"tensorrt_libs/{pattern}" for pattern in _TENSORRT_LIBRARIES]
+    for pattern in patterns:
+        for path in sorted(packages.glob(pattern)):
             try:
                 ctypes.CDLL(str(path))
             except OSError as error:

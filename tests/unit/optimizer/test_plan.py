@@ -133,6 +133,15 @@ def test_quick_leaves_out_what_takes_long() -> None:
     assert "int8 dynamic, ONNX Runtime" in quick
 
 
+def test_quick_tries_what_gains_most() -> None:
+    assert names(ENCODER, Goal(is_quick=True)) == ["bf16, OpenVINO", "int8 dynamic, ONNX Runtime"]
+    assert names(CNN, Goal(is_quick=True), has_data=False) == [
+        "graph level disable, ONNX Runtime",
+        "OpenVINO",
+    ]
+    assert names(TREES, Goal(is_quick=True))[0] == "converted, ONNX Runtime"
+
+
 def test_without_data_what_changes_answers_is_skipped_and_says_what_would_help() -> None:
     found = candidates(CNN, CPU, Goal(), has_data=False)
     skipped = [outcome for outcome in found if not outcome.candidate.is_lossless]
@@ -178,6 +187,14 @@ def test_gpu_candidates_are_tried_where_there_is_one() -> None:
     found = names(CNN, Goal(backend="cuda"), GPU)
     assert found == ["CUDA, ONNX Runtime", "fp16, CUDA, ONNX Runtime"]
     assert names(CNN, Goal(backend="tensorrt"), GPU) == ["TensorRT", "fp16, TensorRT"]
+
+
+def test_tensorrt_needs_the_provider_or_its_own_package() -> None:
+    for versions, is_there in (({"tensorrt-cu13": "11.4"}, True), ({"onnxruntime": "1.31"}, False)):
+        device = replace(GPU, versions=versions)
+        outcomes = candidates(CNN, device, Goal(backend="tensorrt"), True)
+        states = {outcome.state for outcome in outcomes}
+        assert states == {State.WAITING if is_there else State.SKIPPED}
 
 
 @pytest.mark.parametrize("backend", ["cpu", "openvino"])

@@ -70,6 +70,11 @@ def test_what_is_covered(shapes: Mapping[str, tuple[int, ...]], reason: str) -> 
     assert PROFILE.covers(shapes) == (not reason)
 
 
+def test_optional_inputs_have_no_place_in_it() -> None:
+    scale = TensorSpec("scale", "FP32", ("n",), optional=True)
+    assert profile_of(Signature((*TEXT.inputs, scale), ()), 32, SEEN) == PROFILE
+
+
 def test_as_json_and_as_text() -> None:
     assert ShapeProfile.from_json(PROFILE.to_json()) == PROFILE
     assert str(PROFILE) == (

@@ -98,18 +98,33 @@ def test_libraries_come_from_nvidias_packages(
         "nvidia/cu13/lib/libcublasLt.so.13",
         "nvidia/cublas/lib/libcublas.so.12",
         "nvidia/cudnn/lib/libcudnn.so.9",
+        "tensorrt_libs/libnvinfer.so.10",
+        "tensorrt_libs/libnvinfer.so.11",
+        "tensorrt_libs/libnvonnxparser.so.10",
+        "tensorrt_libs/libnvinfer_plugin.so.10",
+        "tensorrt_libs/libnvinfer_builder_resource_sm90.so.10.16.1",
     )
-    providers.load_libraries(runtime(folder=tmp_path))
-    tried = [record.args[0] for record in caplog.records if isinstance(record.args, tuple)]
-    assert [Path(str(path)).name for path in tried] == [
-        "libcublasLt.so.13",
-        "libcublas.so.13",
-        "libcudnn.so.9",
-    ], "in the order of their needs, and none of another CUDA"
+
+    def tried() -> list[str]:
+        paths = [record.args[0] for record in caplog.records if isinstance(record.args, tuple)]
+        caplog.clear()
+        return [Path(str(path)).name for path in paths]
+
+    cuda = ["libcublasLt.so.13", "libcublas.so.13", "libcudnn.so.9"]
+    providers.load_libraries(runtime(folder=tmp_path), ["cuda"])
+    assert tried() == cuda, "in the order of their needs, and none of another CUDA"
+    providers.load_libraries(runtime(folder=tmp_path), ["tensorrt", "cuda"])
+    assert tried() == [
+        *cuda,
+        "libnvinfer.so.10",
+        "libnvinfer_plugin.so.10",
+        "libnvonnxparser.so.10",
+        "libnvinfer_builder_resource_sm90.so.10.16.1",
+    ]
 
 
 def test_no_packages_are_no_problem(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    providers.load_libraries(runtime(folder=tmp_path))
+    providers.load_libraries(runtime(folder=tmp_path), ["cuda", "tensorrt"])
     assert not caplog.records
 
 
