@@ -35,12 +35,12 @@ class Trials:
         self._case, self._stages = case, stage_runner
         self._board, self._store, self._original = board, store, original
         self._engines = Engines(case, stage_runner, store, original)
-        self._mended: set[str] = set()  # passes whose refusal led to another candidate
+        self._refused: dict[str, Candidate] = {}  # of 8 bits, by their pass
 
     def run(self, model: Path, reserved_s: float, percents: tuple[float, float]) -> None:
         """Tries all that wait. `model` is the ONNX form, `reserved_s` time left for the rest."""
         number = 0
-        while waiting := self._board.in_state(State.WAITING):
+        while waiting := self._board.in_state(State.WAITING) or self._second_chances():
             if self._stages.remaining_s <= reserved_s:
                 self._give_up(waiting)
                 return
@@ -49,6 +49,21 @@ class Trials:
             self._board.tell(f"trying {waiting[0].candidate.name}", percent)
             self._try(waiting[0].candidate, model, number)
             number += 1
+
+    def _second_chances(self) -> list[Outcome]:
+        """Refused ones without the layers that break them, where nothing else gains as much.
+
+        The search takes as long as all other candidates together.
+        """
+        accepted = self._board.in_state(State.MEASURING)
+        if any(not outcome.candidate.is_lossless for outcome in accepted):
+            return []
+        known = {outcome.candidate.name for outcome in self._board.outcomes}
+        again = [plan.retry(candidate, self._case.goal) for candidate in self._refused.values()]
+        self._refused.clear()
+        outcomes = [Outcome(found) for found in again if found and found.name not in known]
+        self._board.add(outcomes)
+        return outcomes
 
     def _give_up(self, waiting: Iterable[Outcome]) -> None:
         for outcome in waiting:
@@ -84,10 +99,8 @@ class Trials:
         self._board.change(
             candidate.name, state=State.REFUSED, verdict=verdict, reason=verdict.reason
         )
-        again = plan.retry(candidate, self._case.goal)
-        if again is not None and again.steps[-1].settings["base"] not in self._mended:
-            self._mended.add(again.steps[-1].settings["base"])
-            self._board.add([Outcome(again)])
+        if candidate.steps and candidate.steps[-1].name != "mixed_precision":
+            self._refused.setdefault(candidate.steps[-1].name, candidate)
 
     def _artifact(self, candidate: Candidate, model: Path, number: int) -> Artifact:
         self._board.change(candidate.name, state=State.BUILDING)

@@ -236,6 +236,12 @@ def test_a_refused_int8_model_is_tried_again_without_what_breaks_it() -> None:
     assert again.needs_data
 
 
+def test_mixed_precision_can_be_asked_for_alone() -> None:
+    goal = Goal(techniques=("mixed_precision",))
+    assert names(CNN, goal) == ["mixed precision from int8 static, ONNX Runtime"]
+    assert names(ENCODER, goal) == ["mixed precision from int8 dynamic, ONNX Runtime"]
+
+
 @pytest.mark.parametrize(
     ("candidate", "goal"),
     [
