@@ -42,6 +42,8 @@ class CandidateStore:
 
     def keep(self, candidate: Candidate, artifact: Artifact) -> Artifact:
         """Stores what was built; where that fails, it stays where it is and the job goes on."""
+        if self.has(artifact):
+            return artifact
         try:
             return self.put(artifact.folder, artifact, self._parts(candidate))
         except OptimizationError as error:
