@@ -44,7 +44,9 @@ def pack(artifact: Artifact, folder: Path) -> Artifact:
     """Copies an artifact's files to an empty folder of their own, with its manifest."""
     folder.mkdir(parents=True, exist_ok=True)
     if artifact.owns_folder:
-        shutil.copytree(artifact.folder, folder, dirs_exist_ok=True)
+        # Without the files' modes: those of the store are read-only, and the manifest is replaced.
+        copy = shutil.copyfile
+        shutil.copytree(artifact.folder, folder, dirs_exist_ok=True, copy_function=copy)
     elif artifact.path.is_dir():
         shutil.copytree(artifact.path, folder / artifact.file)
     else:

@@ -60,6 +60,14 @@ def test_an_artifact_is_packed_with_the_options_it_has_now(model: Path, tmp_path
     assert read_artifact(pack(narrow, tmp_path / "second").folder).options == {"threads": 1}
 
 
+def test_what_the_store_made_read_only_is_packed_by_any_user(model: Path, tmp_path: Path) -> None:
+    first = pack(made(PLAIN, model), tmp_path / "first")
+    for file in first.folder.iterdir():
+        file.chmod(0o444)
+    packed = pack(first, tmp_path / "second")
+    assert all(file.stat().st_mode & 0o200 for file in packed.folder.iterdir())
+
+
 def test_two_regimes_are_opened_as_one(model: Path, tmp_path: Path) -> None:
     small = Outcome(PLAIN, artifact=made(PLAIN, model))
     other = Candidate("basic", (), "onnxruntime", {"graph_level": "basic"}, ("graph",))

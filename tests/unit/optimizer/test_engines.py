@@ -46,6 +46,7 @@ SHAPES = {"x": (5,), "bias": ()}
 
 @pytest.fixture(autouse=True)
 def tensorrt(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(FakeTensorRt, "builds", 0)
     monkeypatch.setitem(sys.modules, "tensorrt", FakeTensorRt("tensorrt"))
 
 
