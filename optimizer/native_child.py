@@ -1,16 +1,15 @@
 """The process in which a training framework runs a model: loads it, then answers until told to end.
 
-    python -m optimizer.native_child DESCRIPTOR PARENT LOADER
+    python -m optimizer.native_child DESCRIPTOR LIFE LOADER
 
-DESCRIPTOR is its end of a `native_channel`, PARENT the process that started it, LOADER names the
+DESCRIPTOR is its end of a `native_channel`, LIFE of a pipe as `lifeline` wants it, LOADER names the
 function that loads a model ("optimizer.frameworks:load_native"). It ends when the other end closes,
-and is killed by the kernel when the thread that started it ends, however busy it is.
+and is killed by the kernel, with all that it started, when the process that started it is gone.
 
 The first message says which model; the answer is its signature, or why it cannot be loaded. Each
 further one is a batch; the answer is its outputs, or why the model failed.
 """
 
-import ctypes
 import importlib
 import os
 import signal
@@ -23,6 +22,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from optimizer import lifeline
 from optimizer.errors import OptimizationError
 from optimizer.frameworks.contract import NativeModel
 from optimizer.native_channel import Channel
@@ -30,7 +30,6 @@ from optimizer.samples import Samples
 from optimizer.source import SourceModel
 from protos.tensors import Array, datatype_of
 
-_PR_SET_PDEATHSIG = 1
 _MAX_TEXT = 300
 _MAX_DETAIL = 4000
 
@@ -42,8 +41,10 @@ class Load(Protocol):
 
 
 def main(arguments: list[str]) -> None:
-    descriptor, parent, loader = arguments
-    _die_with(int(parent))
+    descriptor, life, loader = arguments
+    for fd in (int(descriptor), int(life)):
+        os.set_inheritable(fd, False)
+    lifeline.die_with(int(life))
     # A terminal's Ctrl-C and a service manager's SIGTERM reach the server, which finishes what it
     # has accepted, and needs its models for that.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -55,12 +56,6 @@ def main(arguments: list[str]) -> None:
             _answer(channel, model)
     except (EOFError, ConnectionError):
         return  # nobody is there any more
-
-
-def _die_with(parent: int) -> None:
-    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != parent:  # it has died before that
-        os._exit(1)
 
 
 def _load(channel: Channel, loader: str) -> NativeModel | None:

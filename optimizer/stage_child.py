@@ -3,30 +3,26 @@
 import contextlib
 import ctypes
 import faulthandler
-import fcntl
 import importlib
 import os
 import pickle
-import select
-import signal
 import sys
 import traceback
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from optimizer import stage
+from optimizer import lifeline, stage
 from optimizer.errors import OptimizationError, StageFailed
 from optimizer.stage_channel import Kind, Sender
 
 _PR_SET_CHILD_SUBREAPER = 36
-_F_SETSIG = 10  # of Linux; the standard library does not name it
 
 
 def main() -> None:
     call_fd, results_fd, life_fd = (int(text) for text in sys.argv[1:4])
     for fd in (call_fd, results_fd, life_fd):
         os.set_inheritable(fd, False)
-    _die_with(life_fd)
+    lifeline.die_with(life_fd)
     sys.argv[1:] = []
     faulthandler.enable()
     sender = stage.connect(Sender(results_fd))
@@ -35,21 +31,6 @@ def main() -> None:
         _yield_to_others(given)
         sys.path[:] = given.sys_path
         _answer(given, call, sender)
-
-
-def _die_with(life_fd: int) -> None:
-    """Has the kernel kill this whole group when the parent, which holds the other end, is gone.
-
-    Unlike PR_SET_PDEATHSIG this does not depend on the thread that started us, and takes our own
-    children along; unlike a thread that waits for the end of the pipe it does not need the
-    interpreter's lock, which a library may hold for long.
-    """
-    fcntl.fcntl(life_fd, fcntl.F_SETOWN, -os.getpgrp())
-    fcntl.fcntl(life_fd, _F_SETSIG, signal.SIGKILL)
-    flags = fcntl.fcntl(life_fd, fcntl.F_GETFL)
-    fcntl.fcntl(life_fd, fcntl.F_SETFL, flags | os.O_ASYNC)
-    if select.select([life_fd], [], [], 0)[0]:  # gone already
-        os.killpg(0, signal.SIGKILL)
 
 
 def _yield_to_others(given: stage.Given) -> None:

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import subprocess
 import sys
 import time
 from collections.abc import Mapping
@@ -64,6 +65,9 @@ def load(source: SourceModel, samples: Samples | None) -> Model:
         raise KeyError("weights")
     if said == "die":
         os.kill(os.getpid(), signal.SIGKILL)
+    if said == "start a process":
+        started = subprocess.Popen(["sleep", "1000"])
+        source.path.with_name("started").write_text(str(started.pid))
     if said == "die next time":
         source.path.with_name("once").touch()
     if said == "die unless once" and not _take(source.path.with_name("once")):

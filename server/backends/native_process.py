@@ -1,7 +1,7 @@
 """A supervised child process that runs one model in its own framework: start, run, end, again.
 
 The child is `optimizer.native_child`. It has a session of its own, ordinary output of it goes to
-the log, and it is killed by the kernel when this process ends, in whatever way.
+the log, and it is killed by the kernel, with what it started, when this process ends in any way.
 """
 
 import contextlib
@@ -14,7 +14,6 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -42,10 +41,6 @@ _THREADS = (
     "LOKY_MAX_CPU_COUNT",
     "TF_NUM_INTRAOP_THREADS",
 )
-
-# The kernel kills a child when the *thread* that started it ends, and threads that load or run
-# models come and go. This one lasts.
-_starter = ThreadPoolExecutor(1, thread_name_prefix="native-starter")
 
 
 @dataclass(frozen=True, slots=True)
@@ -236,8 +231,16 @@ class _Child:
         self._lock = threading.Lock()  # what has been waited for must not be signalled
         self._socket, theirs = socket.socketpair()
         self.channel = Channel(self._socket)
-        with theirs:
-            self._process = _starter.submit(_spawn, launch, theirs.fileno()).result()
+        life_end, self._life = os.pipe()
+        try:
+            with theirs:
+                self._process = _spawn(launch, theirs.fileno(), life_end)
+        except BaseException:
+            self._socket.close()
+            os.close(self._life)
+            raise
+        finally:
+            os.close(life_end)
         self.pid = self._process.pid
         for work in (self._log, self._watch):
             threading.Thread(target=work, name=f"native-{self._name}", daemon=True).start()
@@ -297,6 +300,7 @@ class _Child:
             self._signal_group()  # its number is taken as long as nobody has waited for it
             self._process.wait()
             self.ended.set()
+        os.close(self._life)
         self._hang_up()
         self._on_end()
 
@@ -316,15 +320,15 @@ class _Child:
             self._socket.shutdown(socket.SHUT_RDWR)
 
 
-def _spawn(launch: Launch, descriptor: int) -> "subprocess.Popen[str]":
+def _spawn(launch: Launch, descriptor: int, life_end: int) -> "subprocess.Popen[str]":
     command = [sys.executable, "-m", "optimizer.native_child"]
     return subprocess.Popen(
-        [*command, str(descriptor), str(os.getpid()), launch.loader],
+        [*command, str(descriptor), str(life_end), launch.loader],
         env=_environment(launch),
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,  # stdout of this process has a meaning
         stderr=subprocess.STDOUT,
-        pass_fds=(descriptor,),
+        pass_fds=(descriptor, life_end),
         start_new_session=True,
         text=True,
         errors="replace",

@@ -310,19 +310,23 @@ sys.stdin.read()
 
 
 @pytest.mark.parametrize("what", ["idle", "busy"])
-def test_the_child_dies_with_its_parent(tmp_path: Path, what: str) -> None:
+def test_the_child_dies_with_its_parent_and_takes_along_what_it_started(
+    tmp_path: Path, what: str
+) -> None:
     path = tmp_path / "model.pkl"
-    path.write_text("ok")
+    path.write_text("start a process")
     command = [sys.executable, "-c", PARENT, str(path), what]
     with subprocess.Popen(
         command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     ) as parent:
         assert parent.stdout is not None
-        child = os.pidfd_open(int(parent.stdout.readline()))
+        pids = [int(parent.stdout.readline()), int((tmp_path / "started").read_text())]
+        processes = [os.pidfd_open(pid) for pid in pids]
         parent.kill()
-    ended, _, _ = select.select([child], [], [], 30)  # readable when the process has ended
-    os.close(child)
-    assert ended
+    for process in processes:
+        ended, _, _ = select.select([process], [], [], 30)  # readable when it has ended
+        os.close(process)
+        assert ended
 
 
 class Lines(logging.Handler):
