@@ -5,6 +5,7 @@ from math import prod
 
 import numpy as np
 
+from optimizer.data.found import LABEL_NAMES
 from protos import models_pb2 as pb
 from protos.tensors import DTYPES, Array
 from server.commands.connection import CommandError
@@ -42,6 +43,7 @@ def _named(data: Data, wanted: Sequence[pb.TensorInfo]) -> Mapping[str, Array]:
             return {name: cells for name, cells in by_column.items() if name in names}
         data = data.cells
     if isinstance(data, Mapping):
+        data = _without_answers(data, wanted)
         if len(data) != 1 or any(tensor.name in data for tensor in wanted):
             return data
         (data,) = data.values()
@@ -51,6 +53,16 @@ def _named(data: Data, wanted: Sequence[pb.TensorInfo]) -> Mapping[str, Array]:
             f"--data: the model wants {_described(wanted)}; the file has one array without a name"
         )
     return {required[0].name: data}
+
+
+def _without_answers(
+    data: Mapping[str, Array], wanted: Sequence[pb.TensorInfo]
+) -> Mapping[str, Array]:
+    """Files that models are optimized with hold the right answers beside the inputs."""
+    if len(data) == 1:
+        return data
+    inputs = {tensor.name for tensor in wanted}
+    return {name: a for name, a in data.items() if name in inputs or name not in LABEL_NAMES}
 
 
 def _typed(array: Array, tensor: pb.TensorInfo) -> Array:

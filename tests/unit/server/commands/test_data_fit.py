@@ -70,6 +70,11 @@ def test_columns_go_to_the_inputs_of_their_name() -> None:
     assert (inputs["age"].tolist(), inputs["city"].tolist()) == ([[41]], [["Rome"]])
 
 
+def test_right_answers_beside_the_inputs_are_left_out() -> None:
+    assert [*fit({"x": TWO, "label": np.zeros(2)}, [tensor()])] == ["x"]
+    assert [*fit({"x": TWO, "y": TWO}, [tensor(), tensor("y")])] == ["x", "y"]
+
+
 def test_optional_inputs_may_be_missing() -> None:
     bias = pb.TensorInfo(name="bias", datatype="FP32", shape=[2], optional=True)
     assert [*fit(TWO, [tensor(), bias])] == ["x"]
