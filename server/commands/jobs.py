@@ -9,6 +9,7 @@ from datetime import datetime
 from typing import Any
 
 from client import AsyncClient, Client, InferenceError
+from optimizer.stage_runner import PRINTED
 from protos import optimization_pb2 as pb
 from server.commands.connection import CommandError, add_url, ask, fail, positive
 from server.commands.models import as_dict
@@ -30,9 +31,9 @@ def add_parser(subparsers: Any) -> None:
     parser: argparse.ArgumentParser = subparsers.add_parser(
         "jobs",
         help="list, show, watch or cancel the optimizations of a server",
-        description="Without an action lists the jobs. Without an id, show, watch and cancel mean"
-        " the latest job. watch ends with the job: exit code 0 where something better was found or"
-        " nothing is better, 1 where it failed or was cancelled.",
+        description="Without an action lists the jobs. Without an id, show and watch mean the"
+        " latest job; cancel wants one. watch ends with the job: exit code 0 where something better"
+        " was found or nothing is better, 1 where it failed or was cancelled.",
     )
     parser.add_argument("action", nargs="?", choices=_ACTIONS, default="list", metavar="ACTION",
                         help=f"{', '.join(_ACTIONS)} (default: list)")  # fmt: skip
@@ -120,7 +121,7 @@ def described(job: pb.OptimizationJob) -> str:
     notes = (job.reason, job.not_serving_reason and f"not serving: {job.not_serving_reason}")
     lines += [f"  {note}" for note in notes if note]
     if job.candidates:
-        header = ("CANDIDATE", "STATE", "P50 MS", "SCORE", "MIB", "WHY")
+        header = ("CANDIDATE", "STATE", "P50 MS", "SCORE", "MB", "WHY")
         text = table(header, [_candidate(candidate) for candidate in job.candidates])
         lines += ["", *text.splitlines()]
     if job.log and job.state not in _ENDS:
@@ -139,7 +140,7 @@ def _candidate(candidate: pb.OptimizationCandidate) -> tuple[str, ...]:
         candidate.state,
         milliseconds(candidate.p50_ms) if candidate.p50_ms else "-",
         f"{candidate.score:.4f}" if candidate.HasField("score") else "-",
-        f"{candidate.size_bytes / 2**20:.2f}" if candidate.size_bytes else "-",
+        f"{candidate.size_bytes / 1e6:.2f}" if candidate.size_bytes else "-",
         candidate.reason,
     )
 
@@ -171,7 +172,7 @@ async def _draw(jobs: AsyncIterator[pb.OptimizationJob], screen: Screen) -> None
         if screen.is_live or job.state in _ENDS:
             screen.show(described(job))
         else:
-            new = _after(told, list(job.log))
+            new = [line for line in _after(told, list(job.log)) if not line.startswith(PRINTED)]
             told = job.log[-1] if job.log else ""
             if new:
                 screen.show("\n".join(f"{job.percent:3.0f} %  {line}" for line in new))
