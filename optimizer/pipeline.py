@@ -77,7 +77,7 @@ def optimize(
         if known is not None:
             board.begin("done", 100.0, "found in the store: nothing had to be done")
             return Report.from_json(json.loads(known.report))
-        board.tell(f"to be done: {store.explain_miss(kept.winner_parts())}")
+        board.tell(f"not in the store: {store.explain_miss(kept.winner_parts())}")
         case = Case(source, goal, opener, WorkFolder(work))
         stage_runner = StageRunner(goal, board, cancelled)
         return _Job(case, machine, stage_runner, board, kept).run(data, databases)

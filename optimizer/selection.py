@@ -8,13 +8,14 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from math import isqrt
 
-from optimizer.candidate import Outcome, State, Timing
+from optimizer.candidate import Outcome, State, Timing, Verdict
 from optimizer.goal import Goal
 
 NOISE = 0.05
 """Differences below are ties: repeated runs of the same candidate differ by as much."""
 REGIME_GAIN = 0.15
 """What a second winner for large batches has to save, as it takes memory of its own."""
+_NEARLY_ALL = -0.985
 _SCORE_DIGITS = 3  # of scores that count as different
 
 
@@ -229,14 +230,23 @@ def _at_most(outcome: Outcome, other: Outcome) -> str:
 
 def _praise(winner: Outcome, goal: Goal, baseline: Outcome) -> Iterator[str]:
     yield _figures(winner, goal, baseline)
-    verdict = winner.verdict
-    if verdict is not None and verdict.optimized is not None and verdict.original is not None:
-        yield f"{verdict.metric} {verdict.optimized:.4f} (original {verdict.original:.4f})"
-    elif verdict is not None:
-        yield f"{verdict.metric} {verdict.score:.4f} of {verdict.threshold:g} asked"
+    if winner.verdict is not None:
+        yield _answers(winner.verdict)
     if winner.size_bytes and baseline.size_bytes:
         change = winner.size_bytes / baseline.size_bytes - 1
         yield f"size {change:+.0%} ({_megabytes(baseline)} -> {_megabytes(winner)} MB)"
+
+
+def _answers(verdict: Verdict) -> str:
+    is_same = verdict.metric == "exact"
+    if verdict.optimized is not None and verdict.original is not None:
+        figures = f"{verdict.optimized:.4f} (original {verdict.original:.4f})"
+        return (
+            f"same answers, on the labels {figures}" if is_same else f"{verdict.metric} {figures}"
+        )
+    if is_same:
+        return "same answers up to rounding"
+    return f"{verdict.metric} {verdict.score:.4f} of {verdict.threshold:g} asked"
 
 
 def _figures(outcome: Outcome, goal: Goal, baseline: Outcome) -> str:
@@ -258,7 +268,9 @@ def _figures(outcome: Outcome, goal: Goal, baseline: Outcome) -> str:
 
 
 def _change(own_s: float, other_s: float) -> str:
-    return f"{own_s / other_s - 1:+.0%} time ({other_s * 1e3:.3g} -> {own_s * 1e3:.3g} ms)"
+    change = own_s / other_s - 1
+    digits = 1 if change < _NEARLY_ALL else 0  # "-100%" would be no time at all
+    return f"{change:+.{digits}%} time ({other_s * 1e3:.3g} -> {own_s * 1e3:.3g} ms)"
 
 
 def _most_rows(timings: Iterable[Timing]) -> Timing:

@@ -4,6 +4,7 @@ import contextlib
 import json
 import logging
 import os
+import re
 import time
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
@@ -14,6 +15,7 @@ from optimizer import store_files
 logger = logging.getLogger(__name__)
 
 _VERSION = 1  # of the records' form
+_FINGERPRINT = re.compile("[0-9a-f]{64}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,8 +102,13 @@ def explain_miss(parts: Mapping[str, str], known: Iterable[Record]) -> str:
         return "nothing of this kind was stored before"
     nearest = max(alike, key=likeness).parts
     changes = [
-        f"{name} was '{nearest[name]}' and is '{value}'"
+        f"{name} was '{_shown(nearest[name])}' and is '{_shown(value)}'"
         for name, value in sorted(parts.items())
         if nearest[name] != value
     ]
     return "; ".join(changes) or "it is stored"
+
+
+def _shown(value: str) -> str:
+    """Of a fingerprint, enough to tell it from another."""
+    return value[:12] if _FINGERPRINT.fullmatch(value) else value
