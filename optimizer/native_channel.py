@@ -86,8 +86,10 @@ class Channel:
             buffer = self._theirs
             if len(buffer) > _KEPT:
                 self._theirs = None
-        else:
+        elif size < _SHARED_FROM:
             buffer = self._receive_exactly(size)
+        else:
+            raise ChannelError(f"{size} bytes on the socket, expected less than {_SHARED_FROM}")
         try:
             value = json.loads(text)
             arrays = {

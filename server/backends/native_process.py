@@ -162,6 +162,9 @@ class NativeProcess:
                 f"{self._launch.source.framework}: the process of '{self._name}' ended during this"
                 f" run ({child.how_it_ended()}); a new one is being started"
             ) from error
+        except BaseException:  # memory ran out: the rest of a message may still be on its way
+            child.kill()
+            raise
         self._deaths = 0
         return said, outputs
 
@@ -179,8 +182,8 @@ class NativeProcess:
             )
         try:
             return self._start()
-        except LoadFailed as error:
-            logger.error("not started again: %s", error)
+        except Exception as error:  # its own reason, or that no process can be started just now
+            logger.error("'%s' is not started again: %s", self._name, error)
             self._bury()
             raise ModelNotReady(str(error)) from error
 

@@ -159,6 +159,12 @@ def test_a_message_that_is_too_long_is_refused(ends: Ends) -> None:
         ends.there.receive(copy=False)
 
 
+def test_large_arrays_on_the_socket_are_refused(ends: Ends) -> None:
+    ends.sockets[0].sendall(struct.pack("<IQ?", 2, 2**40, False) + b"{}")
+    with pytest.raises(ChannelError, match="on the socket, expected less"):
+        ends.there.receive(copy=False)
+
+
 def test_bfloat16_keeps_its_values(ends: Ends) -> None:
     values = np.array([1.5, -2.0, np.inf], ml_dtypes.bfloat16)
     assert np.array_equal(ends.carry(x=values)["x"], values)

@@ -5,6 +5,7 @@ import asyncio
 import logging
 import os
 import pickle
+import resource
 import select
 import signal
 import subprocess
@@ -160,6 +161,23 @@ def test_a_child_that_does_not_start_again_says_so(opened: Open, tmp_path: Path)
         backend.run(x(DIE), ["y"])
     with pytest.raises(ModelNotReady, match=r"while sklearn loaded it|ended 2 times in a row"):
         backend.run(x(1), ["y"])
+
+
+def test_where_no_process_can_be_started_a_later_run_tries_again(
+    opened: Open, capture: "Lines"
+) -> None:
+    backend = opened()
+    first = process_of(backend)
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (3, limits[1]))  # the three are open
+    try:
+        os.kill(first, signal.SIGKILL)
+        capture.wait_for("Too many open files")
+        with pytest.raises(ModelNotReady, match="Too many open files"):
+            backend.run(x(1), ["y"])
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+    assert process_of(backend) != first
 
 
 def test_a_file_that_has_changed_is_not_taken_for_the_model(opened: Open, tmp_path: Path) -> None:
