@@ -96,9 +96,9 @@ def prepare(case: Case, data: DataSpec | Path | None, databases: Mapping[str, st
         DataError: the rows cannot be read, do not fit, or the model does not answer them.
     """
     goal, folder = case.goal, case.folder
-    signature, task, run, close = _open(case)
+    signature, task, run, make_up, close = _open(case)
     try:
-        samples = _samples(data, signature, run, databases, goal)
+        samples = _samples(data, signature, databases) or make_up(_GENERATED_ROWS, goal.seed)
         learned, judged = _split(samples, goal)
         limit_s = _QUICK_REFERENCE_S if goal.is_quick else _REFERENCE_S
         rows = fixed_rows(signature) or ROWS
@@ -218,14 +218,21 @@ def measure(
     )
 
 
-def _open(case: Case) -> tuple[Signature, Task | None, Run, Callable[[], None]]:
+_MakeUp = Callable[[int, int], Samples]
+"""(rows, seed) -> rows that the model answers."""
+
+
+def _open(case: Case) -> tuple[Signature, Task | None, Run, _MakeUp, Callable[[], None]]:
     if case.source.framework != "onnx":
         from optimizer.frameworks import load_native  # noqa: PLC0415
 
         native = load_native(case.source)
-        return native.signature, native.task, native.predict, lambda: None
+        return native.signature, native.task, native.predict, native.typical_rows, lambda: None
+    from optimizer.data import generate  # noqa: PLC0415  reads tables with pandas
+
     runner = case.opener(original_artifact(case.source), case.goal.threads)
-    return runner.signature, None, _run_of(runner), runner.close
+    run = _run_of(runner)
+    return runner.signature, None, run, partial(generate, runner.signature, run), runner.close
 
 
 def original_artifact(source: SourceModel, signature: Signature | None = None) -> Artifact:
@@ -243,19 +250,13 @@ def _run_of(runner: Runner) -> Run:
 
 
 def _samples(
-    data: DataSpec | Path | None,
-    signature: Signature,
-    run: Run,
-    databases: Mapping[str, str],
-    goal: Goal,
-) -> Samples:
-    from optimizer.data import generate, read  # noqa: PLC0415  reads tables with pandas
+    data: DataSpec | Path | None, signature: Signature, databases: Mapping[str, str]
+) -> Samples | None:
+    from optimizer.data import read  # noqa: PLC0415  reads tables with pandas
 
     if isinstance(data, DataSpec):
         return read(data, signature, databases)
-    if isinstance(data, Path):
-        return Samples.load(data)
-    return generate(signature, run, _GENERATED_ROWS, goal.seed)
+    return Samples.load(data) if isinstance(data, Path) else None
 
 
 def _split(samples: Samples, goal: Goal) -> tuple[Samples, Samples]:
