@@ -5,7 +5,7 @@ what serves. An artifact is immutable: `store.py` names it by what made it and n
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -78,13 +78,16 @@ def read_artifact(folder: Path) -> Artifact:
     """The artifact in a folder.
 
     Raises:
-        OptimizationError: there is none, or its manifest is of another version or damaged.
+        OptimizationError: there is none, or its manifest is of another version or damaged, or
+            names files outside of the folder.
     """
     path = folder / MANIFEST
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
         if value["version"] != _VERSION:
             raise OptimizationError(f"{path}: version {value['version']}, expected {_VERSION}")
+        for name in _names(value):
+            _check_inside(name)
         return Artifact(
             folder,
             value["file"],
@@ -96,8 +99,23 @@ def read_artifact(folder: Path) -> Artifact:
         )
     except OSError as error:
         raise OptimizationError(f"{path}: cannot be read: {error.strerror}") from None
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise OptimizationError(f"{path}: no artifact's manifest: {error!r}") from None
+
+
+def _names(manifest: Mapping[str, Any]) -> Iterator[Any]:
+    """The files and folders that opening the artifact opens."""
+    options = manifest["options"]
+    yield manifest["file"]
+    yield from (options[name] for name in ("samples", "baseline") if name in options)
+    yield from (regime["folder"] for regime in options.get("regimes", ()))
+
+
+def _check_inside(name: str) -> None:
+    """Raises ValueError for what is not below the folder, which may come from anybody."""
+    path = Path(name)
+    if path.is_absolute() or ".." in path.parts or not path.parts:
+        raise ValueError(f"'{name}' is not in the artifact's folder")
 
 
 def _size(path: Path) -> int:

@@ -158,8 +158,12 @@ def _open_native(artifact: Artifact, threads: int, said: ExecutionConfig, spins:
 
 
 def _source(artifact: Artifact) -> SourceModel:
-    framework = artifact.options.get("framework")
-    return SourceModel(artifact.path, framework) if framework else source_of(artifact.path)
+    """By the file's name, as whoever allowed it to be opened judged it by that."""
+    source = source_of(artifact.path)
+    framework = artifact.options.get("framework", source.framework)
+    if framework != source.framework:
+        raise LoadFailed(f"'{artifact.file}' is a file of {source.framework}, not of {framework}")
+    return source
 
 
 def _samples(artifact: Artifact) -> Path | None:

@@ -103,7 +103,9 @@ def test_an_artifact_is_found_in_a_folder_of_its_own(tmp_path: Path) -> None:
 
 
 def test_an_artifact_that_holds_a_pickle_is_refused_like_one(tmp_path: Path) -> None:
-    artifact(tmp_path, "by_batch", ".", regimes=[{"max_rows": None, "folder": "large"}])
+    artifact(
+        tmp_path, "by_batch", "large/model.pkl", regimes=[{"max_rows": None, "folder": "large"}]
+    )
     artifact(tmp_path / "large", "native", "model.pkl", framework="sklearn")
     with pytest.raises(Unservable, match=r"large/model\.pkl: pickle files can run any code"):
         find_model(tmp_path, "", False)
@@ -130,6 +132,6 @@ def test_a_damaged_manifest_is_named(tmp_path: Path, manifest: str, problem: str
 
 
 def test_a_by_batch_artifact_without_regimes_is_refused(tmp_path: Path) -> None:
-    artifact(tmp_path, "by_batch", ".")
+    artifact(tmp_path, "by_batch", "large")
     with pytest.raises(Unservable, match="no regimes: KeyError"):
         find_model(tmp_path, "", False)

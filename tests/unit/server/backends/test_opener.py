@@ -194,7 +194,7 @@ def by_batch(folder: Path) -> Artifact:
     artifact(folder / "small", "onnxruntime", by=2)
     artifact(folder / "large", "openvino", by=3)
     regimes = [{"max_rows": 4, "folder": "small"}, {"max_rows": None, "folder": "large"}]
-    made = Artifact(folder, ".", "by_batch", "both-1", options={"regimes": regimes})
+    made = Artifact(folder, "small", "by_batch", "both-1", options={"regimes": regimes})
     made.write()
     return made
 
@@ -311,9 +311,9 @@ def test_a_native_artifact_is_opened_in_a_child(
         return FakeBackend()
 
     monkeypatch.setattr("server.backends.native.open_native", open_)
-    (tmp_path / "model.bin").write_bytes(b"1")
+    (tmp_path / "model.skops").write_bytes(b"1")
     options = {"framework": "sklearn", "samples": "samples.npz"}
-    made = Artifact(tmp_path, "model.bin", "native", "a-1", options=options)
+    made = Artifact(tmp_path, "model.skops", "native", "a-1", options=options)
     said = ExecutionConfig(instances=2)
     open_artifact(made, 3, said=said)
     file, execution, threads, keywords = given[0]
@@ -322,3 +322,10 @@ def test_a_native_artifact_is_opened_in_a_child(
     assert keywords["samples"] == tmp_path / "samples.npz"
     assert keywords["spins"]
     assert NativeBackend.is_in_process is False
+
+
+def test_a_native_artifact_cannot_pass_a_pickle_off_as_another_file(tmp_path: Path) -> None:
+    (tmp_path / "model.ubj").touch()
+    artifact = Artifact(tmp_path, "model.ubj", "native", "a-1", (), {"framework": "sklearn"})
+    with pytest.raises(LoadFailed, match="is a file of xgboost, not of sklearn"):
+        open_artifact(artifact, 1)
