@@ -57,6 +57,12 @@ class Timing:
     p95_s: float
     p99_s: float
     rows_per_s: float  # with the thread layout's runs side by side
+    steady_s: float = 0.0  # median of the block that was disturbed least; 0: not known
+
+    @property
+    def undisturbed_s(self) -> float:
+        """What a run usually takes where nothing else runs."""
+        return self.steady_s or self.p50_s
 
 
 class State(StrEnum):

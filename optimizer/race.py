@@ -1,5 +1,6 @@
 """Open models that run in turns, block after block, until it is clear who is fast."""
 
+import random
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -10,15 +11,18 @@ from statistics import median
 from optimizer.candidate import Timing
 from optimizer.runner import Runner
 from optimizer.samples import Samples
+from optimizer.standing import laggards
 from protos.tensors import Array
 
 SIGNIFICANT = 200
 """Runs that a 99th percentile needs to mean something."""
 _PAUSE_S = 0.02  # runtimes whose threads spin for a while disturb whoever comes next
-_BEHIND = (2.0, 1.5, 1.25)  # times slower than the best, after each round: not measured further
-_FEW = 5  # runs, whose fastest may still have been disturbed: then not after the first round
+_FEW = 5  # runs of a look at somebody who is behind
+_SURE = 3  # blocks that somebody who is given up was bad in
+_OVERTIME = 0.5  # of the time at a batch size, on top, for as many rounds
 _WARM_UP_SHARE = 0.1  # of the time at a batch size
-_EXTRA_SHARE = 0.5  # of it, on top, for the percentiles of the best
+_ROUNDS_SHARE = 0.7  # of it; what is left is for the percentiles of the best
+_PORTION = 20  # runs, of those for percentiles: in turns as well, so that none is disturbed alone
 _INPUTS = 4  # different batches in turn: trees take another path for each
 _INPUT_BYTES = 64 * 2**20
 
@@ -36,12 +40,17 @@ REAL = Clock()
 
 @dataclass(slots=True)
 class Contender:
-    """One open model, and what its runs at the present batch size took."""
+    """One open model, and what its runs at the present batch size took.
+
+    `blocks` has one figure a turn: what a run took, or a row where runs are side by side.
+    """
 
     name: str
     runner: Runner
     side_by_side: int  # runs at once
     times: list[float] = field(default_factory=list)
+    blocks: list[float] = field(default_factory=list)
+    middles: list[float] = field(default_factory=list)  # median of each turn's runs
     rows_per_s: float = 0.0  # the best block's
     timings: list[Timing] = field(default_factory=list)
     behind: dict[int, str] = field(default_factory=dict)  # by batch: why it was given up there
@@ -58,13 +67,20 @@ class Contender:
 
     @property
     def seconds_per_row(self) -> float:
-        """At the batch size that was measured last."""
+        """At the batch size that was measured last, undisturbed."""
         last = self.timings[-1]
-        return last.p50_s / last.batch
+        return last.min_s / last.batch
 
     def forget(self) -> None:
         """Begins another batch size, or ends the warm-up."""
-        self.times, self.rows_per_s = [], 0.0
+        self.times, self.blocks, self.middles, self.rows_per_s = [], [], [], 0.0
+
+    def add(self, times: Sequence[float], rows_per_s: float) -> None:
+        """What one turn took."""
+        self.times += times
+        self.middles.append(median(times))
+        self.blocks.append(1 / rows_per_s if self.side_by_side > 1 else self.middles[-1])
+        self.rows_per_s = max(self.rows_per_s, rows_per_s)
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,13 +108,14 @@ class Race:
         self, contenders: Sequence[Contender], samples: Samples, batch: int, budget_s: float
     ) -> None:
         """Measures one batch size; adds a timing to all that ran, the reason to all that failed."""
+        begin = self.clock.now()
         able = self._affordable([c for c in contenders if not c.failed], batch, budget_s)
-        share_s = budget_s / max(1, len(able)) / self.rounds
+        share_s = budget_s * _ROUNDS_SHARE / max(1, len(able)) / self.rounds
         runs = ceil(self.iterations / self.rounds)
         block = Block(_inputs(samples, batch), batch, share_s, runs)
-        able = self._warm_up(able, block)
-        running = self._rounds(able, block, self.clock.now() + budget_s * (1 - _WARM_UP_SHARE))
-        self._complete(running, replace(block, seconds=budget_s * _EXTRA_SHARE))
+        able = self._warm_up(able, block, budget_s * _WARM_UP_SHARE)
+        running = self._rounds(able, block, begin + budget_s, budget_s)
+        self._complete(running, block, begin + budget_s)
         for contender in able:
             if contender.times:
                 contender.timings.append(_timing(contender, batch))
@@ -117,50 +134,51 @@ class Race:
                 kept.append(contender)
         return kept
 
-    def _warm_up(self, able: list[Contender], block: Block) -> list[Contender]:
-        seconds = block.seconds * self.rounds * _WARM_UP_SHARE
+    def _warm_up(self, able: list[Contender], block: Block, budget_s: float) -> list[Contender]:
+        warm_up = replace(block, seconds=budget_s / max(1, len(able)), runs=self.warm_up)
         for contender in able:
             contender.forget()
-            self._turn(contender, replace(block, seconds=seconds, runs=self.warm_up))
+            self._turn(contender, warm_up)
             contender.forget()
         return [contender for contender in able if not contender.failed]
 
-    def _rounds(self, running: list[Contender], block: Block, end: float) -> list[Contender]:
-        for number in range(self.rounds):
-            for contender in running:
-                self._turn(contender, block)
-            running = [contender for contender in running if not contender.failed]
-            running = self._without_hopeless(running, block.batch, number)
-            if self.clock.now() >= end:
-                break
-        return running
-
-    def _without_hopeless(
-        self, running: list[Contender], batch: int, number: int
+    def _rounds(
+        self, running: list[Contender], block: Block, end: float, budget_s: float
     ) -> list[Contender]:
-        limit = _BEHIND[min(number, len(_BEHIND) - 1)]
-        fastest = min((contender.pace for contender in running), default=0.0)
+        """Everybody once a round, in an order that is another one in each; who keeps up."""
+        look = replace(block, runs=min(block.runs, _FEW))
+        behind: dict[str, float] = {}
+        for number in range(self.rounds):
+            for contender in self._shuffled(running, block.batch, number):
+                self._turn(contender, look if contender.name in behind else block)
+            running = [contender for contender in running if not contender.failed]
+            behind = laggards({c.name: c.blocks for c in running}, number + 1)
+            behind.pop(self.baseline, None)
+            if self.clock.now() >= (end if number + 1 >= _SURE else end + _OVERTIME * budget_s):
+                break
         for contender in running:
-            times = contender.pace / fastest
-            is_unsure = number == 0 and len(contender.times) < _FEW
-            if times > limit and not is_unsure and contender.name != self.baseline:
-                contender.behind[batch] = f"{times:.1f} times the best one's time at batch {batch}"
-        return [contender for contender in running if batch not in contender.behind]
+            if contender.name in behind and len(contender.blocks) >= _SURE:
+                times = f"{behind[contender.name]:.1f} times the best one's time"
+                contender.behind[block.batch] = f"{times} at batch {block.batch}"
+        return [contender for contender in running if contender.name not in behind]
 
-    def _complete(self, running: list[Contender], block: Block) -> None:
+    def _shuffled(self, running: list[Contender], batch: int, number: int) -> list[Contender]:
+        """Whoever always came after the same one would always be disturbed by its threads."""
+        order = random.Random(f"{batch}, {number}")
+        return order.sample(running, len(running))
+
+    def _complete(self, running: list[Contender], block: Block, end: float) -> None:
         """More runs of the best and of the baseline, for percentiles that mean something."""
         best = min(running, key=lambda contender: contender.pace, default=None)
         enough = min(SIGNIFICANT, self.iterations)
-        missing = [
-            (contender, enough - len(contender.times))
-            for contender in running
-            if contender is best or contender.name == self.baseline
-        ]
-        if sum(max(0, n) * median(c.times) for c, n in missing) > block.seconds:
-            return
-        for contender, runs in missing:
-            if runs > 0:
-                self._turn(contender, replace(block, runs=runs))
+        wanting = [c for c in running if c is best or c.name == self.baseline]
+        while wanting := [c for c in wanting if len(c.times) < enough and not c.failed]:
+            for contender in wanting:
+                left_s = end - self.clock.now()
+                if left_s < contender.blocks[-1]:
+                    return
+                runs = min(_PORTION, enough - len(contender.times))
+                self._turn(contender, replace(block, runs=runs, seconds=left_s))
 
     def _turn(self, contender: Contender, block: Block) -> None:
         self.on_turn(contender.name, block.batch)
@@ -171,8 +189,7 @@ class Race:
             contender.failed = f"batch {block.batch}: {error}"
             return
         elapsed_s = self.clock.now() - begin
-        contender.times += times
-        contender.rows_per_s = max(contender.rows_per_s, len(times) * block.batch / elapsed_s)
+        contender.add(times, len(times) * block.batch / elapsed_s)
         self.clock.sleep(_PAUSE_S)
 
     def _side_by_side(self, contender: Contender, block: Block, until: float) -> list[float]:
@@ -204,7 +221,8 @@ def _timing(contender: Contender, batch: int) -> Timing:
     p50 = median(times)
     rows_per_s = contender.rows_per_s if contender.side_by_side > 1 else batch / p50
     p95, p99 = _percentile(times, 0.95), _percentile(times, 0.99)
-    return Timing(batch, len(times), times[0], p50, p95, p99, rows_per_s)
+    steady = min(contender.middles)
+    return Timing(batch, len(times), times[0], p50, p95, p99, rows_per_s, steady)
 
 
 def _percentile(ordered: Sequence[float], share: float) -> float:

@@ -123,6 +123,7 @@ def _of_timing(timing: Timing) -> dict[str, float]:
         "p95_ms": _milliseconds(timing.p95_s),
         "p99_ms": _milliseconds(timing.p99_s),
         "min_ms": _milliseconds(timing.min_s),
+        "steady_ms": _milliseconds(timing.steady_s),
         "rows_per_s": round(timing.rows_per_s, 3),
         "samples": timing.samples,
     }
@@ -137,6 +138,7 @@ def _timing(name: str, figures: Mapping[str, float]) -> Timing:
         figures["p95_ms"] / 1e3,
         figures["p99_ms"] / 1e3,
         figures["rows_per_s"],
+        figures.get("steady_ms", 0.0) / 1e3,
     )
 
 
