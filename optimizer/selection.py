@@ -1,11 +1,13 @@
 """Chooses the winner: pure, from what was measured to a choice with its reasons in words.
 
 Ranked by minima: on a shared machine they name the same winner again and again where medians do
-not. The median has to agree that the winner beats the baseline at all.
+not. That the winner beats the baseline at all has to be true of what a run usually takes, too: the
+median of the block that was disturbed least. What people are told is the median of all runs.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import reduce
 from math import isqrt
 
 from optimizer.candidate import Outcome, State, Timing, Verdict
@@ -16,6 +18,7 @@ NOISE = 0.05
 REGIME_GAIN = 0.15
 """What a second winner for large batches has to save, as it takes memory of its own."""
 _NEARLY_ALL = -0.985
+_FEWEST_SAMPLES = 3  # runs, of which not all are disturbed: no second winner for less
 _SCORE_DIGITS = 3  # of scores that count as different
 
 
@@ -49,10 +52,19 @@ class _Cost:
     """What the objective counts, in seconds per row or run; lower is better."""
 
     minimum: float
+    usual: float
     median: float
 
     def beats(self, other: "_Cost", margin: float = NOISE) -> bool:
-        return self.minimum < other.minimum * (1 - margin) and self.median < other.median
+        return self.minimum < other.minimum * (1 - margin) and self.usual < other.usual
+
+    def times(self, factor: float) -> "_Cost":
+        return _Cost(self.minimum * factor, self.usual * factor, self.median * factor)
+
+    def plus(self, other: "_Cost") -> "_Cost":
+        return _Cost(
+            self.minimum + other.minimum, self.usual + other.usual, self.median + other.median
+        )
 
 
 def select(outcomes: Sequence[Outcome], goal: Goal, baseline: Outcome) -> Selection:
@@ -103,7 +115,8 @@ def _best(costs: Sequence[tuple[Outcome, _Cost]]) -> Outcome | None:
 
 
 def _score(outcome: Outcome) -> float:
-    return round(outcome.verdict.score, _SCORE_DIGITS) if outcome.verdict else 1.0
+    """More than the original's is luck: no merit that others may be measured by."""
+    return min(1.0, round(outcome.verdict.score, _SCORE_DIGITS)) if outcome.verdict else 1.0
 
 
 def _cost(outcome: Outcome, goal: Goal) -> _Cost | None:
@@ -112,7 +125,7 @@ def _cost(outcome: Outcome, goal: Goal) -> _Cost | None:
     match goal.objective:
         case "throughput":
             per_row = min(1 / timing.rows_per_s for timing in outcome.timings)
-            return _Cost(per_row, per_row)
+            return _Cost(per_row, per_row, per_row)
         case "mix" if goal.batch_mix:
             return _mixed(outcome, goal)
         case _:
@@ -123,12 +136,9 @@ def _mixed(outcome: Outcome, goal: Goal) -> _Cost:
     """Seconds of an average request: batches weighted by how often they come."""
     total = sum(goal.batch_mix.values())
     parts = [
-        (share / total, _interpolated(outcome, rows)) for rows, share in goal.batch_mix.items()
+        _interpolated(outcome, rows).times(share / total) for rows, share in goal.batch_mix.items()
     ]
-    return _Cost(
-        sum(weight * cost.minimum for weight, cost in parts),
-        sum(weight * cost.median for weight, cost in parts),
-    )
+    return reduce(_Cost.plus, parts)
 
 
 def _interpolated(outcome: Outcome, rows: int) -> _Cost:
@@ -138,18 +148,18 @@ def _interpolated(outcome: Outcome, rows: int) -> _Cost:
     above = [timing for timing in timings if timing.batch >= rows] or timings[-1:]
     low, high = below[-1], above[0]
     if low.batch == high.batch:
-        scale = max(1.0, rows / low.batch)
-        return _Cost(low.min_s * scale, low.p50_s * scale)
+        return _cost_of(low).times(max(1.0, rows / low.batch))
     part = (rows - low.batch) / (high.batch - low.batch)
-    return _Cost(
-        low.min_s + part * (high.min_s - low.min_s),
-        low.p50_s + part * (high.p50_s - low.p50_s),
-    )
+    return _cost_of(low).times(1 - part).plus(_cost_of(high).times(part))
 
 
 def _at(outcome: Outcome, batch: int) -> _Cost | None:
     timing = outcome.timing(batch)
-    return _Cost(timing.min_s, timing.p50_s) if timing else None
+    return _cost_of(timing) if timing else None
+
+
+def _cost_of(timing: Timing) -> _Cost:
+    return _Cost(timing.min_s, timing.undisturbed_s, timing.p50_s)
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,7 +173,7 @@ class _Large:
 
 def _large(able: Sequence[Outcome], small: Outcome, baseline: Outcome) -> _Large | None:
     """Who answers large batches so much faster than `small` that it pays to keep both."""
-    batches = sorted(timing.batch for timing in small.timings)
+    batches = sorted(timing.batch for timing in baseline.timings)
     found = [
         (outcome, begin)
         for outcome in (*able, baseline)
@@ -188,21 +198,31 @@ def _pays_from(outcome: Outcome, small: Outcome, batches: Sequence[int]) -> int 
     """The index of the first batch from which on `outcome` saves enough at every batch."""
     first: int | None = None
     for index in range(len(batches) - 1, 0, -1):
-        cost, other = _at(outcome, batches[index]), _at(small, batches[index])
-        if cost is None or other is None or not cost.beats(other, REGIME_GAIN):
+        own, other = outcome.timing(batches[index]), small.timing(batches[index])
+        if own is None or not _saves_enough(own, other):
             break
         first = index
     return first
+
+
+def _saves_enough(own: Timing, other: Timing | None) -> bool:
+    if other is None:
+        return True  # that one was too slow to be measured
+    if min(own.samples, other.samples) < _FEWEST_SAMPLES:
+        return False
+    return _cost_of(own).beats(_cost_of(other), REGIME_GAIN)
 
 
 def _why_rejected(able: Sequence[Outcome], goal: Goal, baseline: Outcome) -> str:
     costs = [(cost.minimum, outcome) for outcome in able if (cost := _cost(outcome, goal))]
     if not costs:
         return "no candidate was built, accepted and measured: the original stays"
-    best = min(costs, key=lambda pair: pair[0])[1]
+    minimum, best = min(costs, key=lambda pair: pair[0])
+    original = _cost(baseline, goal)
+    change = minimum / original.minimum - 1 if original else 0.0
     return (
         f"nothing beats '{baseline.candidate.name}' by more than the noise of {NOISE:.0%}; the"
-        f" closest is '{best.candidate.name}': {_figures(best, goal, baseline)}"
+        f" closest is '{best.candidate.name}': {change:+.0%} in the fastest run"
     )
 
 
@@ -224,8 +244,8 @@ def _at_most(outcome: Outcome, other: Outcome) -> str:
     batch = max(timing.batch for timing in outcome.timings)
     own, others = outcome.timing(batch), other.timing(batch)
     if own is None or others is None:
-        return f"not measured at batch {batch}"
-    return f"{_change(own.min_s, others.min_s)} at batch {batch}"
+        return f"as '{other.candidate.name}' is too slow to be measured at batch {batch}"
+    return f"{_change(own.p50_s, others.p50_s)} at batch {batch}"
 
 
 def _praise(winner: Outcome, goal: Goal, baseline: Outcome) -> Iterator[str]:
@@ -259,18 +279,18 @@ def _figures(outcome: Outcome, goal: Goal, baseline: Outcome) -> str:
         )
     if goal.objective == "mix" and goal.batch_mix:
         mixed, before = _mixed(outcome, goal), _mixed(baseline, goal)
-        return f"{_change(mixed.minimum, before.minimum)} for the mix of batches"
+        return f"{_change(mixed.median, before.median)} for the mix of batches"
     batch = min(timing.batch for timing in baseline.timings)
     first, second = outcome.timing(batch), baseline.timing(batch)
     if first is None or second is None:
         return f"not measured at batch {batch}"
-    return f"{_change(first.min_s, second.min_s)} at batch {batch}"
+    return f"{_change(first.p50_s, second.p50_s)} at batch {batch}"
 
 
 def _change(own_s: float, other_s: float) -> str:
     change = own_s / other_s - 1
     digits = 1 if change < _NEARLY_ALL else 0  # "-100%" would be no time at all
-    return f"{change:+.{digits}%} time ({other_s * 1e3:.3g} -> {own_s * 1e3:.3g} ms)"
+    return f"{change:+.{digits}%} median time ({other_s * 1e3:.3g} -> {own_s * 1e3:.3g} ms)"
 
 
 def _most_rows(timings: Iterable[Timing]) -> Timing:

@@ -51,7 +51,7 @@ def test_the_fastest_wins() -> None:
     )
     assert name_of(chosen) == "fast"
     assert not chosen.is_rejected
-    assert "-60% time (10 -> 4 ms) at batch 1" in chosen.reason
+    assert "-60% median time (10.5 -> 4.2 ms) at batch 1" in chosen.reason
 
 
 @pytest.mark.parametrize(
@@ -79,12 +79,24 @@ def test_a_gain_within_the_noise_is_no_gain() -> None:
     assert chosen.is_rejected
     assert chosen.winner is None
     assert "nothing beats 'original'" in chosen.reason
-    assert "'close': -3% time" in chosen.reason
+    assert "'close': -3% in the fastest run" in chosen.reason
 
 
 def test_a_median_worse_than_the_baselines_is_no_gain() -> None:
     lucky = replace(outcome("lucky", {}), timings=(timing(1, 5.0, median_ms=30.0),))
     assert choose(lucky).is_rejected
+
+
+def test_a_median_that_was_disturbed_does_not_hide_a_gain() -> None:
+    point = replace(timing(1, 5.0, median_ms=50.0), steady_s=5.2e-3)
+    chosen = choose(replace(outcome("unlucky", {}), timings=(point,)))
+    assert name_of(chosen) == "unlucky"
+    assert "+376% median time" in chosen.reason  # what was measured, all the same
+
+
+def test_more_accuracy_than_the_original_has_is_no_merit() -> None:
+    lossy = outcome("a", {1: 4.0}, score=1.01, size=900)
+    assert name_of(choose(lossy, outcome("b", {1: 4.1}, score=1.0, size=300))) == "b"
 
 
 @pytest.mark.parametrize(
@@ -189,6 +201,24 @@ def test_the_original_keeps_large_batches_where_it_is_faster_there() -> None:
     chosen = choose(outcome("trees", {1: 0.1, 16: 90.0, 32: 900.0}))
     names = [regime.outcome.candidate.name for regime in chosen.regimes]
     assert names == ["trees", BASELINE]
+
+
+def test_who_is_too_slow_to_be_measured_at_large_batches_does_not_answer_them() -> None:
+    chosen = choose(outcome("trees", {1: 0.1, 16: 90.0}))
+    names = [regime.outcome.candidate.name for regime in chosen.regimes]
+    assert names == ["trees", BASELINE]
+    assert chosen.regimes[0].max_rows == 22
+    assert "as 'trees' is too slow to be measured at batch 32" in chosen.reason
+
+
+def test_a_run_or_two_at_large_batches_make_no_second_winner() -> None:
+    small = outcome("small", {1: 4.0, 16: 60.0})
+    disturbed = replace(timing(32, 1900.0), samples=1)
+    chosen = choose(
+        replace(small, timings=(*small.timings, disturbed)),
+        outcome("large", {1: 9.0, 16: 70.0, 32: 180.0}),
+    )
+    assert [regime.outcome.candidate.name for regime in chosen.regimes] == ["small"]
 
 
 def test_the_original_keeps_small_batches_where_nothing_beats_it_there() -> None:
