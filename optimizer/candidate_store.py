@@ -2,6 +2,7 @@
 
 import contextlib
 import logging
+from collections.abc import Callable
 from pathlib import Path
 
 from optimizer import keys
@@ -29,9 +30,14 @@ class CandidateStore:
         device: Device,
         goal: Goal,
         prints: tuple[str, str],
+        *,
+        check: Callable[[], None] = lambda: None,
     ) -> None:
-        """`prints` are of the model and of the data, as `keys.py` has them."""
-        self._store, self._held = store, held
+        """`prints` are of the model and of the data, as `keys.py` has them.
+
+        `check` raises SourceError where the model is not the one of its print any more.
+        """
+        self._store, self._held, self._check = store, held, check
         self.device, self._goal = device, goal
         self.source, self._data = prints
 
@@ -51,7 +57,8 @@ class CandidateStore:
             return artifact
 
     def put(self, folder: Path, artifact: Artifact, parts: dict[str, str]) -> Artifact:
-        """Stores a folder. Raises OptimizationError where it cannot be written."""
+        """Stores a folder. Raises OptimizationError where it cannot be written, or `check` does."""
+        self._check()
         return self.hold(self._store.put(folder, artifact, parts))
 
     def has(self, artifact: Artifact) -> bool:
@@ -60,6 +67,7 @@ class CandidateStore:
 
     def remember(self, artifact: Artifact | None, report_json: str) -> None:
         """What the job ended in, for the next one that is asked the same."""
+        self._check()
         parts = self.winner_parts()
         artifact_id = artifact.artifact_id if artifact else None
         self._store.remember_winner(key_of(parts), artifact_id, report_json, parts=parts)

@@ -9,7 +9,8 @@ import contextlib
 import json
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -22,7 +23,7 @@ from optimizer.conclusion import Conclusion, report_of
 from optimizer.contest import Contest
 from optimizer.data.spec import DataSpec
 from optimizer.device import Device
-from optimizer.errors import Cancelled, OptimizationError, StageFailed
+from optimizer.errors import Cancelled, OptimizationError, SourceError, StageFailed
 from optimizer.goal import Goal
 from optimizer.plan import ModelFacts
 from optimizer.progress import Board, Listener, Progress
@@ -64,15 +65,16 @@ def optimize(
     folder; what is left in it afterwards is of no use.
 
     Raises:
-        SourceError: the model cannot be read.
+        SourceError: the model cannot be read, or was changed meanwhile.
         DataError: the data cannot be read or do not fit.
         Cancelled: `cancelled` was set.
         OptimizationError: the original does not run, or the store cannot be written.
     """
     machine, board = device.read(), Board(listener)
+    check = partial(_check_unchanged, source, source.state())
     prints = (source.fingerprint(), keys.data_print(data))
     with contextlib.ExitStack() as held:
-        kept = CandidateStore(store, held, machine, goal, prints)
+        kept = CandidateStore(store, held, machine, goal, prints, check=check)
         known = store.winner(key_of(kept.winner_parts()))
         if known is not None:
             board.begin("done", 100.0, "found in the store: nothing had to be done")
@@ -233,6 +235,12 @@ class _Job:
     def _note(self, text: str) -> None:
         self._notes.append(text)
         self._board.tell(text)
+
+
+def _check_unchanged(source: SourceModel, state: Sequence[object]) -> None:
+    """What is kept under a model's fingerprint has to be made from that model."""
+    if source.state() != state:
+        raise SourceError(f"'{source.path.name}' was changed while it was optimized")
 
 
 def _first_line(error: Exception) -> str:

@@ -43,6 +43,17 @@ class SourceModel:
                 digest.update(hashlib.file_digest(content, "sha256").digest())
         return digest.hexdigest()
 
+    def state(self) -> list[tuple[str, int, int, int]]:
+        """Changes when a file of it does, as far as can be seen without reading; [] if one is gone.
+
+        For every file its path, size, time of change and number.
+        """
+        try:
+            stats = [(str(file), file.stat()) for file in self._files()]
+        except OSError:
+            return []
+        return [(name, stat.st_size, stat.st_mtime_ns, stat.st_ino) for name, stat in stats]
+
     def _files(self) -> list[Path]:
         if self.path.is_dir():
             return sorted(file for file in self.path.rglob("*") if file.is_file())

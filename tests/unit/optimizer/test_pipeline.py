@@ -13,7 +13,7 @@ from sklearn.linear_model import LogisticRegression
 
 from optimizer.candidate import State
 from optimizer.data import DataSpec
-from optimizer.errors import Cancelled, DataError, OptimizationError, StageTimeout
+from optimizer.errors import Cancelled, DataError, OptimizationError, SourceError, StageTimeout
 from optimizer.goal import Goal
 from optimizer.pipeline import Progress, optimize
 from optimizer.report import Entry, Report
@@ -160,6 +160,20 @@ def test_a_wrong_candidate_is_refused_however_fast_it_is(job: Job) -> None:
     assert all("not the same up to rounding" in e.reason for e in wrong)
     assert report.status == "rejected"
     assert report.artifact_id is None
+
+
+@pytest.mark.slow
+def test_nothing_is_kept_of_a_model_that_changes_meanwhile(job: Job) -> None:
+    source = job.source(mlp(64, 64))
+
+    def retrain(progress: Progress) -> None:
+        if progress.phase == "selecting":
+            job.source(mlp(64, 65))
+
+    job.on_progress = retrain
+    with pytest.raises(SourceError, match=r"^'model.onnx' was changed while it was optimized$"):
+        job.run(source, goal=LEVELS)
+    assert list((job.folder / "store" / "winners").iterdir()) == []
 
 
 @pytest.mark.slow
