@@ -31,6 +31,15 @@ Blocking = Callable[..., Awaitable[Any]]
 
 
 @dataclass(frozen=True, slots=True)
+class Made:
+    """An artifact, and what made it of what."""
+
+    artifact_id: str
+    optimization_id: str
+    source: str  # fingerprint of the model's file then, which may be another by now
+
+
+@dataclass(frozen=True, slots=True)
 class _Found:
     """What is known of a version from before."""
 
@@ -57,21 +66,18 @@ class Forms:
         self._holds: dict[Version, ExitStack] = {}
         self._figures = figures
 
-    async def serve(
-        self, model: str, version: int, task: Task, artifact_id: str, optimization_id: str
-    ) -> ServedVersion:
+    async def serve(self, model: str, version: int, task: Task, made: Made) -> ServedVersion:
         """Lets an artifact serve in the place of what serves, and remembers it.
 
         Raises:
             WrongState: the version has been changed since `task`, or the artifact is gone.
             LoadFailed: the artifact cannot be opened, or clients would notice a difference.
         """
-        artifact = await self._blocking(self._store.get, artifact_id)
+        artifact = await self._blocking(self._store.get, made.artifact_id)
         if artifact is None:
-            raise WrongState(f"the artifact '{artifact_id}' is not in the store any more")
-        source = await self._blocking(task.source.fingerprint)
-        choice = Choice(source, self._machine, artifact_id, optimization_id)
-        await self._exchange((model, version), task, Optimized(artifact, optimization_id))
+            raise WrongState(f"the artifact '{made.artifact_id}' is not in the store any more")
+        choice = Choice(made.source, self._machine, made.artifact_id, made.optimization_id)
+        await self._exchange((model, version), task, Optimized(artifact, made.optimization_id))
         await self._blocking(self._choices.set, model, version, choice)
         return self._registry.resolve(model, version)
 

@@ -23,7 +23,7 @@ from optimizer.runner import Opener
 from optimizer.source import SourceModel
 from optimizer.store import ArtifactStore
 from server.errors import ServeError, WrongState
-from server.forms import Blocking, Forms
+from server.forms import Blocking, Forms, Made
 from server.optimization_job import LiveJob
 from server.registry import Registry
 from server.repository import is_as_it_was
@@ -140,7 +140,8 @@ class JobRunner:
         try:
             if self._registry.resolve(model, version).artifact_id == artifact_id:
                 return ""
-            await self._forms.serve(model, version, live.task, artifact_id, live.record.id)
+            made = Made(artifact_id, live.record.id, str(live.record.goal["source"]))
+            await self._forms.serve(model, version, live.task, made)
             return ""
         except ServeError as error:
             logger.warning("model '%s' version %d serves as it did: %s", model, version, error)

@@ -24,7 +24,7 @@ from optimizer.source import source_of
 from optimizer.store import ArtifactStore
 from server.chosen import Choices
 from server.errors import InvalidRequest, ModelNotReady, ServeError, WrongState
-from server.forms import Forms
+from server.forms import Forms, Made
 from server.job_queue import JobQueue
 from server.job_runner import JobRunner, Optimize, Workshop
 from server.load_plan import Origin
@@ -139,10 +139,10 @@ class Optimization:
         await self._until_opened()
         served = self._registry.resolve(model, version)
         task = await self._task(served, OptimizationRequest(model, served.version))
-        artifact_id, made_by = await self._promotable(served, task, job_id)
-        if served.artifact_id == artifact_id:
-            raise WrongState(f"'{artifact_id}' serves already")
-        return await self._forms.serve(model, served.version, task, artifact_id, made_by)
+        made = await self._promotable(served, task, job_id)
+        if served.artifact_id == made.artifact_id:
+            raise WrongState(f"'{made.artifact_id}' serves already")
+        return await self._forms.serve(model, served.version, task, made)
 
     async def roll_back(self, model: str, version: int | None) -> ServedVersion:
         """Lets a version's own file serve again; see `Forms.roll_back`."""
@@ -301,8 +301,8 @@ class Optimization:
         await self._jobs.add(live)
         return live.record
 
-    async def _promotable(self, served: ServedVersion, task: Task, job_id: str) -> tuple[str, str]:
-        """The artifact to promote, and the job that made it."""
+    async def _promotable(self, served: ServedVersion, task: Task, job_id: str) -> Made:
+        """The artifact to promote."""
         if job_id:
             job = await self._jobs.get(job_id)
             if (job.model, job.version) != (served.model, served.version):
@@ -317,7 +317,7 @@ class Optimization:
             raise WrongState(f"{job_id} has no artifact")
         if made_of != await self._blocking(task.source.fingerprint):
             raise WrongState(f"{_named(served)} has been changed since '{artifact_id}' was made")
-        return artifact_id, job_id
+        return Made(artifact_id, job_id, made_of)
 
 
 def _named(served: ServedVersion) -> str:
