@@ -18,7 +18,7 @@ from types import ModuleType
 
 COMMANDS = {
     "serve": "serve models over gRPC and HTTP",
-    "demo": "train a small model, serve it, and send it real requests",
+    "demo": "train a model, serve it, optimize it under traffic",
     "optimize": "find the fastest form of a model that answers the same",
     "predict": "send a file to a model and print the answer",
     "models": "list the models, describe one, or change which form serves",
@@ -51,7 +51,8 @@ def _parser(
     """The parser, and those of its commands; only the chosen one's knows its options."""
     parser = argparse.ArgumentParser(
         prog="inflight",
-        description="Serves ONNX models in batches, and tells where the time of requests goes.",
+        description="Serves trained models, optimizes them while it serves, and tells where the"
+        " time of requests goes.",
     )
     parser.add_argument("--version", action="store_true", help="print the version and exit")
     subparsers = parser.add_subparsers(metavar="COMMAND", title="commands")

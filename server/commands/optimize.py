@@ -42,10 +42,15 @@ def add_parser(subparsers: Any) -> None:
         help="find the fastest form of a model that answers as the original does",
         description="Tries graph levels, runtimes and precisions on a model file, drops what "
         "answers differently, measures the rest on this machine, and keeps the fastest. Without "
-        "--data only forms with the original's own arithmetic may win. Exit codes: 0 it found "
+        "data only forms with the original's own arithmetic may win. Exit codes: 0 it found "
         "something faster, or that nothing is; 1 it failed; 2 wrong usage.",
     )
-    parser.add_argument("model", type=Path, metavar="MODEL", help="a model file or SavedModel")
+    parser.add_argument(
+        "model",
+        type=Path,
+        metavar="MODEL",
+        help=f"a model file ({', '.join(FORMATS)}) or a SavedModel folder",
+    )
     _add_data(parser)
     _add_goal(parser)
     _add_limits(parser)
@@ -61,7 +66,11 @@ def _add_data(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--database", metavar="URL", help="sqlite:///file.db, postgresql://user@host/name"
     )
-    group.add_argument("--labels", metavar="NAME", help="array or column with the right answers")
+    group.add_argument(
+        "--labels",
+        metavar="NAME",
+        help="array or column with the right answers (default: label, labels, y or target)",
+    )
 
 
 def _add_goal(parser: argparse.ArgumentParser) -> None:
@@ -74,12 +83,23 @@ def _add_goal(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument("--method", choices=("dynamic", "static"), default="", help="of int8")
     group.add_argument(
-        "--precision", choices=("auto", "fp32", "fp16", "int8", "int4"), default="auto"
+        "--precision",
+        choices=("auto", "fp32", "fp16", "int8", "int4"),
+        default="auto",
+        help="only forms of this one; fp16 stands for bf16, too",
     )
     group.add_argument(
-        "--backend", choices=("auto", "cpu", "cuda", "tensorrt", "openvino"), default="auto"
+        "--backend",
+        choices=("auto", "cpu", "cuda", "tensorrt", "openvino"),
+        default="auto",
+        help="only forms that run there",
     )
-    group.add_argument("--objective", choices=("latency", "throughput"), default="latency")
+    group.add_argument(
+        "--objective",
+        choices=("latency", "throughput"),
+        default="latency",
+        help="what counts: a lone row, or rows per second (default: latency)",
+    )
     group.add_argument(
         "--metric",
         choices=("auto", "top1", "f1", "rmse", "r2", "cosine", "relative_error"),
@@ -94,7 +114,7 @@ def _add_goal(parser: argparse.ArgumentParser) -> None:
         " OPTIMIZATION_ACCURACY_THRESHOLD)",
     )
     group.add_argument(
-        "--lossless-only", action="store_true", help="the same arithmetic up to rounding"
+        "--lossless-only", action="store_true", help="only the same arithmetic up to rounding"
     )
 
 
@@ -102,7 +122,11 @@ def _add_limits(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("effort")
     group.add_argument("--quick", action="store_true", help="fewer candidates, less measuring")
     group.add_argument(
-        "--batch-sizes", type=_sizes, metavar="N,...", default=(1, 16, 32, 64), help="to measure"
+        "--batch-sizes",
+        type=_sizes,
+        metavar="N,...",
+        default=(1, 16, 32, 64),
+        help="to measure (default: 1,16,32,64)",
     )
     group.add_argument(
         "--time-limit-minutes",
@@ -110,8 +134,19 @@ def _add_limits(parser: argparse.ArgumentParser) -> None:
         metavar="X",
         help="then the best so far (default: 30; environment: OPTIMIZATION_MAX_TIME_MINUTES)",
     )
-    group.add_argument("--benchmark-s", type=float, metavar="X", default=60.0, help="of measuring")
-    group.add_argument("--threads", type=positive, metavar="N", help="to use (default: all cores)")
+    group.add_argument(
+        "--benchmark-s",
+        type=float,
+        metavar="X",
+        default=60.0,
+        help="longest measuring, in seconds (default: 60)",
+    )
+    group.add_argument(
+        "--threads",
+        type=positive,
+        metavar="N",
+        help="compute threads it may use (default: all cores)",
+    )
 
 
 def _add_results(parser: argparse.ArgumentParser) -> None:
