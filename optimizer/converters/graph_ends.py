@@ -30,8 +30,11 @@ def adopt(model: onnx.ModelProto, signature: Signature) -> onnx.ModelProto:
     Outputs it has beyond the signature's are dropped.
 
     Raises:
-        ConversionError: it lacks an output or an input.
+        ConversionError: it lacks an output, or an input has an output's name.
     """
+    for spec in signature.outputs:
+        if spec.name in {given.name for given in signature.inputs}:
+            raise ConversionError(f"column '{spec.name}' has the name of an output")
     model = _renamed_apart(model)
     _adopt_inputs(model.graph, signature.inputs)
     ranks = _true_ranks(model)

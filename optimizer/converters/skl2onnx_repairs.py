@@ -103,6 +103,10 @@ def _repair(estimator: Any) -> None:
         isinstance(value, str) for value in estimator.statistics_
     ):
         estimator.missing_values = ""  # as an empty text stands for it in requests
+    if type(estimator).__name__ == "LinearDiscriminantAnalysis" and len(estimator.classes_) == 2:
+        # skl2onnx takes the softmax of -d and d, where the probability is the sigmoid of d.
+        estimator.coef_ = estimator.coef_ / 2
+        estimator.intercept_ = estimator.intercept_ / 2
     if getattr(estimator, "encode", "") == "onehot":
         estimator.encode = "onehot-dense"
     classes = vars(estimator).get("classes_")

@@ -37,6 +37,9 @@ class Split:
     mode: str = "BRANCH_LEQ"
 
 
+_LEAF = Split(0, 0.0, 0, 0, mode="LEAF")
+
+
 @dataclass(slots=True)
 class Trees:
     """Nodes and leaves of all trees; node ids are unique within a tree."""
@@ -63,9 +66,10 @@ class Trees:
         return free_node
 
     def leaf(self, tree: int, node: int, *weights: tuple[int, float]) -> None:
-        """What it adds to which sums."""
-        self.nodes.append((tree, node, Split(0, 0.0, 0, 0, mode="LEAF")))
-        self.leaves += [(tree, node, target, weight) for target, weight in weights]
+        """What it adds to which sums; nothings are left out, but one has to be there."""
+        self.nodes.append((tree, node, _LEAF))
+        kept = [pair for pair in weights if pair[1]] or weights[:1]
+        self.leaves += [(tree, node, target, weight) for target, weight in kept]
 
 
 @dataclass(frozen=True, slots=True)

@@ -64,7 +64,7 @@ def _framework_of(model: object) -> str:
         return "tensorflow"
     if type(model).__name__ == "Booster":  # else one with scikit-learn's interface
         return "xgboost" if "xgboost" in packages else "lightgbm"
-    if hasattr(model, "predict"):
+    if hasattr(model, "predict") or hasattr(model, "transform"):
         return "sklearn"
     known = "a fitted scikit-learn, XGBoost or LightGBM model, a torch.nn.Module or a Keras model"
     raise SourceError(f"{type(model).__name__} is no model, expected {known}")

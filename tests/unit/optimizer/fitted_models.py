@@ -246,6 +246,9 @@ FITTED: dict[str, Callable[[], Any]] = {
     ),
     "nearest neighbours": lambda: _sklearn("neighbors", "KNeighborsClassifier", _iris),
     "naive Bayes": lambda: _sklearn("naive_bayes", "GaussianNB", _iris),
+    "discriminant": lambda: _sklearn(
+        "discriminant_analysis", "LinearDiscriminantAnalysis", _cancer
+    ),
     "perceptron": lambda: _sklearn(
         "neural_network", "MLPRegressor", _targets, hidden_layer_sizes=(4,), max_iter=50
     ),
