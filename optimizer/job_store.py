@@ -27,6 +27,7 @@ CREATE TABLE jobs (
     report TEXT NOT NULL   -- JSON, empty until there is one
 )
 """
+_COLUMNS = ("id", "model", "created_s", "is_ended", "owner", "record", "report")
 _INDEX = "CREATE INDEX jobs_by_age ON jobs (created_s)"
 _SAVE = """
 INSERT INTO jobs VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT (id) DO UPDATE SET
@@ -59,7 +60,10 @@ class JobStore:
         self._lock = threading.Lock()
         self._unsaved: dict[str, Job] = {}
         self._connection = self._open()
-        self._fail_abandoned()
+        try:
+            self._fail_abandoned()
+        except sqlite3.Error as error:
+            raise OptimizationError(f"'{path}': its jobs cannot be read: {error}") from error
 
     def save(self, job: Job) -> None:
         """Adds a job, or replaces what is known of it."""
@@ -171,6 +175,9 @@ def _check(connection: sqlite3.Connection) -> None:
             connection.execute(f"PRAGMA user_version = {_SCHEMA_VERSION}")
         elif version != _SCHEMA_VERSION:
             raise sqlite3.DatabaseError(f"version {version}, expected {_SCHEMA_VERSION}")
+        found = tuple(row[1] for row in connection.execute("PRAGMA table_info(jobs)"))
+        if found != _COLUMNS:
+            raise sqlite3.DatabaseError(f"columns {found}, expected {_COLUMNS}")
         (answer,) = connection.execute("PRAGMA quick_check(1)").fetchone()
         if answer != "ok":
             raise sqlite3.DatabaseError(answer)

@@ -167,8 +167,12 @@ def is_as_it_was(file: VersionFile) -> bool:
 
 
 def is_model_name(name: str) -> bool:
-    """Whether a name can be that of a model's folder: never a way out of the repository."""
-    return bool(name) and not name.startswith(".") and not set(name) & {"/", "\\", "\0"}
+    """Whether a name can be that of a model's folder: never a way out of the repository.
+
+    Nor is one that is no UTF-8 on the disk: no message can hold it.
+    """
+    is_text = not any("\ud800" <= character <= "\udfff" for character in name)
+    return is_text and name[:1] not in ("", ".") and not set(name) & {"/", "\\", "\0"}
 
 
 def read_model(

@@ -136,7 +136,13 @@ def _newer(path: Path) -> None:
         connection.execute("PRAGMA user_version = 99")
 
 
-@pytest.mark.parametrize("spoil", [_garbage, _hole, _newer])
+def _other_table(path: Path) -> None:
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute("CREATE TABLE jobs (id TEXT)")
+        connection.execute("PRAGMA user_version = 1")
+
+
+@pytest.mark.parametrize("spoil", [_garbage, _hole, _newer, _other_table])
 def test_unreadable_file_is_moved_aside(
     path: Path, spoil: object, caplog: pytest.LogCaptureFixture
 ) -> None:

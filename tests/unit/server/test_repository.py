@@ -73,7 +73,7 @@ def test_an_artifacts_own_folders_are_no_versions_and_its_changes_show(tmp_path:
     put(folder / "1" / "model.onnx")
     regimes = [{"max_rows": None, "folder": "1"}]
     Artifact(folder / "1", "model.onnx", "onnxruntime", "a-1").write()
-    Artifact(folder, ".", "by_batch", "both-1", options={"regimes": regimes}).write()
+    Artifact(folder, "1", "by_batch", "both-1", options={"regimes": regimes}).write()
     source = read_model(folder)
     assert files(source) == {1: folder}
     assert read_model(folder, known=source) is source
@@ -238,6 +238,12 @@ def test_what_did_not_change_is_not_read_again(tmp_path: Path) -> None:
     after = repository.scan()
     assert after["a"].config.version_policy.latest == 2
     assert list(after["b"].versions) == [1]
+
+
+def test_a_folder_whose_name_is_no_utf8_is_no_model(tmp_path: Path) -> None:
+    put(tmp_path / os.fsdecode(b"caf\xe9") / "1/model.onnx")
+    put(tmp_path / "café/1/model.onnx")
+    assert [*Repository([tmp_path]).scan()] == ["café"]
 
 
 @pytest.mark.parametrize("name", ["", ".", "..", "../a", "a/1", "/etc", ".hidden", "a\\b", "a\0"])
