@@ -10,6 +10,10 @@ Without labels it is the agreement with the original's own outputs: the share of
 decision (top1), the macro F1 or R² with the original taken for the truth, the share of rows with
 the same nearest neighbour (nn1), the mean cosine, or 1 minus the mean over rows of the root mean
 square difference relative to the spread of the outputs (relative_error).
+
+Labels count only where the original's answers agree with them better than by chance. Where they are
+all of one class, shuffled, of another model or in other units, the worse candidate would have the
+better ratio; then its agreement with the original decides.
 """
 
 from collections.abc import Mapping
@@ -56,7 +60,7 @@ def _score_with_labels(answer: Answer, labels: Array, metric: Metric) -> Score |
         return _regression(answer, labels, metric)
     if answer.kind is Kind.EMBEDDING:
         return None
-    pair = _decisions(answer, labels)
+    pair = named_decisions(answer, labels)
     if pair is None:
         return None
     figures = {
@@ -65,8 +69,8 @@ def _score_with_labels(answer: Answer, labels: Array, metric: Metric) -> Score |
     }
     name = "f1" if metric == "f1" else "top1"
     original, optimized = figures[name]
-    if original == 0:
-        return None  # the labels are of another model, or named otherwise
+    if not metrics.beats_chance(labels, pair[0]):
+        return None
     agreement = {"agreement": metrics.accuracy(pair[0], pair[1])}
     return Score(name, optimized / original, original, optimized, _flat(figures) | agreement)
 
@@ -78,7 +82,9 @@ def _regression(answer: Answer, labels: Array, metric: Metric) -> Score | None:
     errors = metrics.rmse(truth, first), metrics.rmse(truth, second)
     shares = metrics.r2(truth, first), metrics.r2(truth, second)
     figures = _flat({"rmse": errors, "r2": shares})
-    if metric == "r2" and shares[0] > 0:
+    if not shares[0] > metrics.CHANCE**2 / len(truth):
+        return None
+    if metric == "r2":
         return Score("r2", shares[1] / shares[0], *shares, figures)
     unnoticed = _UNNOTICED * float(np.std(truth.astype(np.float64)))
     if errors[1] + unnoticed == 0:
@@ -91,8 +97,8 @@ def _score_without(answer: Answer, others: list[Answer], metric: Metric) -> Scor
         return _embeddings(answer, metric)
     if answer.kind is Kind.VALUES:
         return _values(answer, metric)
-    first, second = _own_decisions(answer)
-    agreed = metrics.same(first, second) | _ties(answer, others)
+    first, second = decisions(answer)
+    agreed = settled(answer, others)
     figures = {"top1": float(np.mean(agreed)), "f1": metrics.macro_f1(first, second)}
     name = "f1" if metric == "f1" else "top1"
     return Score(name, figures[name], figures=figures)
@@ -121,12 +127,17 @@ def _embeddings(answer: Answer, metric: Metric) -> Score:
 
 def label_flips(answer: Answer, others: list[Answer], tie: float) -> Array:
     """The rows whose label differs though the original was not undecided: int64[flips]."""
-    first, second = _own_decisions(answer)
-    differs = ~(metrics.same(first, second) | _ties(answer, others, tie))
-    return answer.row_of[differs]
+    return answer.row_of[~settled(answer, others, tie)]
 
 
-def _own_decisions(answer: Answer) -> tuple[Array, Array]:
+def settled(answer: Answer, others: list[Answer], tie: float = _TIE) -> Array:
+    """Where both decide the same, or the original is undecided: bool[answers]."""
+    first, second = decisions(answer)
+    return np.asarray(metrics.same(first, second) | _ties(answer, others, tie))
+
+
+def decisions(answer: Answer) -> tuple[Array, Array]:
+    """What both decide, in the output's own words: a class, its number, yes or no."""
     if answer.kind is Kind.CLASSES:
         return answer.reference.argmax(axis=1), answer.candidate.argmax(axis=1)
     if answer.kind is Kind.BINARY:
@@ -139,11 +150,11 @@ def _own_decisions(answer: Answer) -> tuple[Array, Array]:
     return np.zeros(len(is_same), int), np.asarray(~is_same).astype(int)
 
 
-def _decisions(answer: Answer, labels: Array) -> tuple[Array, Array] | None:
-    """What both decide, in the words of the labels."""
+def named_decisions(answer: Answer, labels: Array) -> tuple[Array, Array] | None:
+    """What both decide, in the words of the labels; None where that cannot be told."""
     if answer.kind is Kind.LABEL and answer.reference.shape[1] > 1:
         return None
-    first, second = _own_decisions(answer)
+    first, second = decisions(answer)
     if answer.kind is Kind.LABEL:
         return first, second
     names = _class_names(labels, 2 if answer.kind is Kind.BINARY else answer.reference.shape[1])

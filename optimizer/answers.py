@@ -80,16 +80,17 @@ def deciding(answers: list[Answer], signature: Signature, task: Task | None) -> 
     """The outputs that a caller acts on.
 
     Of a classifier or clusterer its labels where it gives them, of everything else all outputs;
-    the label stands beside its own probabilities or scores and says no more than they do.
+    the label stands beside its own probabilities or scores and says no more than they do. Where
+    there are several labels, each decides something.
     """
     order = {spec.name: index for index, spec in enumerate(signature.outputs)}
     answers = sorted(answers, key=lambda answer: order.get(answer.name, len(order)))
     labels = [answer for answer in answers if answer.kind is Kind.LABEL]
     if task in ("classification", "clustering"):
         classes = [a for a in answers if a.kind in (Kind.CLASSES, Kind.BINARY)]
-        return (labels or classes or answers)[:1]
-    named = [answer for answer in labels if "label" in answer.name.lower()]
-    return named[:1] or answers
+        return labels or classes or answers
+    is_named = any("label" in answer.name.lower() for answer in labels)
+    return labels if is_named else answers
 
 
 def is_float(array: Array) -> bool:

@@ -30,7 +30,7 @@ def split(
     calibration may be empty. Where the labels are classes, both sides have all of them in the same
     shares. Calibration holds no row twice; validation keeps repeated rows, they count.
     """
-    groups = _groups(samples)
+    groups = groups_of(samples)
     order = _order(groups, samples.labels, seed)
     n_calibration = min(calibration_rows, len(order) // 2)
     first_of_group = np.unique(groups, return_index=True)[1]
@@ -42,7 +42,7 @@ def split(
     return _side(samples, calibration, "calibration"), _side(samples, validation, "validation")
 
 
-def _groups(samples: Samples) -> Array:
+def groups_of(samples: Samples) -> Array:
     """The number of the group of identical rows that each row belongs to: int64[rows]."""
     digests = [_digest(samples, row) for row in range(samples.rows)]
     return np.unique(np.array(digests, dtype="S16"), return_inverse=True)[1]

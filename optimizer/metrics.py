@@ -7,6 +7,8 @@ import numpy as np
 
 from protos.tensors import Array
 
+CHANCE = 3.0
+"""Standard deviations that are no chance."""
 _TIE = 1e-6  # of a cosine: closer neighbours are equally near
 _BLOCK = 512  # rows whose similarities to all others are held at once
 
@@ -24,6 +26,19 @@ def macro_f1(labels: Array, predicted: Array) -> float:
     hits = np.bincount(wanted[wanted == given], minlength=len(classes))
     both = np.bincount(wanted, minlength=len(classes)) + np.bincount(given, minlength=len(classes))
     return float(np.mean(2 * hits / both))
+
+
+def beats_chance(labels: Array, predicted: Array) -> bool:
+    """Whether predictions have anything to do with labels (Cohen's kappa is not just luck).
+
+    Accuracy alone does not tell: with 99 % of one class, so much of anything is right.
+    """
+    labels, predicted = comparable(labels, predicted)
+    classes, codes = np.unique(np.concatenate([labels, predicted]), return_inverse=True)
+    shares = [np.bincount(side, minlength=len(classes)) for side in np.split(codes, 2)]
+    by_chance = float(np.sum(shares[0] * shares[1])) / len(labels) ** 2
+    deviation = np.sqrt(by_chance * (1 - by_chance) / len(labels))
+    return accuracy(labels, predicted) - by_chance > CHANCE * float(deviation)
 
 
 def rmse(truth: Array, predicted: Array) -> float:

@@ -7,12 +7,14 @@ The rules, in this order; the first that is broken refuses the candidate and is 
 3. A lossless candidate (same arithmetic up to rounding) differs in no row by more than
    `SAME_UP_TO_ROUNDING` of the output's range, and flips no label the original was sure of. That
    is all that can be asked on made-up rows, and the only way to pass on them.
-4. A lossy candidate needs real rows, at least `FEWEST_ROWS`, on which the original's outputs vary:
-   of outputs that are constant or near zero nothing can be said.
+4. A lossy candidate needs real rows, at least `FEWEST_ROWS` that differ, on which the original's
+   outputs vary: of outputs that are constant or near zero nothing can be said.
 5. No row is far off, however good the mean: `FAR_OFF` of the range, `FAR_OFF_WITH_LABELS` where
    labels vouch for the candidate, `WORST_COSINE` of an embedding.
 6. The score is at least the threshold (`agreement.py` says what the score is). Embeddings need
    both their neighbours and their mean cosine.
+7. Nothing hides behind the score: a lost class, an answer that is always the same, answers that
+   only labels excuse, outputs that do not decide (`blind_spots.py`).
 
 Ranges are those of `differences.py`: never a cosine alone.
 """
@@ -24,8 +26,17 @@ import numpy as np
 
 from optimizer.agreement import Score, label_flips, score
 from optimizer.answers import Answer, deciding, is_float, read_answers
+from optimizer.blind_spots import hidden_by_outliers, lost_class, neglected, one_answer
+from optimizer.calibration import groups_of
 from optimizer.candidate import Verdict
-from optimizer.differences import Difference, columns, difference, lost_number, strange_number
+from optimizer.differences import (
+    Difference,
+    columns,
+    difference,
+    finite_answers,
+    lost_number,
+    strange_number,
+)
 from optimizer.frameworks.contract import Task
 from optimizer.goal import Metric
 from optimizer.samples import Samples
@@ -39,7 +50,8 @@ _SAME_NEAR_ZERO = 1e-6  # absolute, where it is near zero
 FAR_OFF = 0.25
 FAR_OFF_WITH_LABELS = 0.5
 WORST_COSINE = 0.9
-FEWEST_ROWS = 8
+FEWEST_ROWS = 32
+"""Of those that differ: a candidate that is wrong in one row of ten passes eight rows easily."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,13 +159,13 @@ def _flipped(answer: Answer, answers: list[Answer]) -> str:
 
 
 def _lossy(case: _Case) -> Verdict:
-    """Rules 4 to 6."""
+    """Rules 4 to 7."""
     found = _scored(case)
     if found is None:
         return _verdict(case, Score("exact", 0.0), "cannot validate: there is no finite output")
     found = Score(found.metric, found.value, found.original, found.optimized, _figures(case, found))
     reason = _unprovable(case) or _far_off(case, found) or _low_score(case, found)
-    return _verdict(case, found, reason)
+    return _verdict(case, found, reason or _hidden(case, found))
 
 
 def _unprovable(case: _Case) -> str:
@@ -163,8 +175,12 @@ def _unprovable(case: _Case) -> str:
             "changes the arithmetic, and there are no real rows to prove it harmless: give some"
             f" that the model was made for (at least {FEWEST_ROWS}, better several hundred)"
         )
-    if case.samples.rows < FEWEST_ROWS:
-        return f"cannot validate: {case.samples.rows} rows, at least {FEWEST_ROWS} are needed"
+    rows = _usable_rows(case)
+    if rows < FEWEST_ROWS:
+        return (
+            f"cannot validate: {rows} different rows that the original answers, at least"
+            f" {FEWEST_ROWS} are needed"
+        )
     if any(_is_telling(answer, case.differences) for answer in case.deciding):
         return ""
     if all(found.is_near_zero for found in case.differences) and case.differences:
@@ -174,6 +190,15 @@ def _unprovable(case: _Case) -> str:
         f"cannot validate: the original answers the same in all {case.samples.rows} rows,"
         " so any candidate would seem right"
     )
+
+
+def _usable_rows(case: _Case) -> int:
+    """Those that differ, and have a finite answer; copies prove nothing."""
+    is_usable = np.zeros(case.samples.rows, bool)
+    for answer in case.deciding:
+        finite = finite_answers(answer) if answer.is_float else np.ones(len(answer.row_of), bool)
+        is_usable[answer.row_of[finite]] = True
+    return len(np.unique(groups_of(case.samples)[is_usable]))
 
 
 def _is_telling(answer: Answer, differences: list[Difference]) -> bool:
@@ -213,6 +238,29 @@ def _low_score(case: _Case, found: Score) -> str:
     return (
         f"{found.metric} is {found.optimized:.4f} where the original reaches"
         f" {found.original:.4f}: {found.value:.4f} of it, at least {case.threshold:g} is needed"
+    )
+
+
+def _hidden(case: _Case, found: Score) -> str:
+    """Rule 7."""
+    labels = case.samples.labels if found.original is not None else None
+    names = {part.name for answer in case.deciding for part in _parts(answer)}
+    largest = max((difference.largest for difference in case.differences), default=0.0)
+    per_row = [answer for answer in case.deciding if answer.is_per_row]
+    others = [answer for answer in case.deciding if not answer.is_per_row]
+    threshold = case.threshold
+    return (
+        _first_fault(lost_class(a, case.answers, labels, threshold) for a in per_row)
+        or _first_fault(lost_class(a, case.answers, None, threshold) for a in others)
+        or _first_fault(one_answer(a, case.answers, threshold) for a in case.deciding)
+        or _first_fault(
+            hidden_by_outliers(a, labels, threshold) for a in per_row if labels is not None
+        )
+        or _first_fault(
+            neglected(difference, largest, threshold)
+            for difference in case.differences
+            if difference.name not in names or not difference.is_telling
+        )
     )
 
 

@@ -45,7 +45,7 @@ def verdict(
     **options: Any,
 ) -> Verdict:
     rows = len(next(iter(reference.values())))
-    inputs = options.pop("inputs", {"X": np.zeros((rows, 1), np.float32)})
+    inputs = options.pop("inputs", {"X": np.arange(rows, dtype=np.float32)[:, None]})
     samples = Samples(inputs, labels, options.pop("is_real", True))
     outputs = tuple(TensorSpec(name, "FP32", ("batch",)) for name in reference)
     defaults: dict[str, Any] = {
@@ -207,7 +207,7 @@ def test_without_real_rows_only_lossless_candidates_pass() -> None:
 
 def test_few_rows_prove_nothing() -> None:
     few = LOGITS[: FEWEST_ROWS - 1]
-    assert "cannot validate: 7 rows" in verdict({"y": few}, {"y": few}).reason
+    assert "cannot validate: 31 different rows" in verdict({"y": few}, {"y": few}).reason
     enough = LOGITS[:FEWEST_ROWS]
     assert verdict({"y": enough}, {"y": enough}).is_accepted
 
@@ -312,7 +312,8 @@ def test_tokens_count_one_by_one_and_masked_ones_not_at_all() -> None:
     candidate = logits.copy()
     candidate[:, 6:] = 99
     both = {"logits": logits}, {"logits": candidate}
-    found = verdict(both[0], both[1], inputs={"attention_mask": mask})
+    tokens = np.arange(400).reshape(50, 8)
+    found = verdict(both[0], both[1], inputs={"ids": tokens, "attention_mask": mask})
     assert found.is_accepted
     assert found.metric == "top1"
     assert not verdict(both[0], both[1]).is_accepted
@@ -452,7 +453,7 @@ def test_errors_of_a_regressor_are_a_ratio_to_the_original(
 def test_r2_of_a_useless_original_is_no_measure() -> None:
     useless = {"y": noise((ROWS,), 100.0, 5)}
     found = verdict(useless, useless, labels=AMOUNTS, metric="r2")
-    assert found.metric == "rmse"
+    assert (found.metric, found.original) == ("r2", None)
     assert found.is_accepted
 
 
@@ -516,3 +517,142 @@ def test_garbage_never_passes(
 ) -> None:
     found = verdict({"y": output}, {"y": spoil(output)}, is_lossless=is_lossless, threshold=0.5)
     assert not found.is_accepted
+
+
+# --- labels that say nothing
+
+
+def garbled(seed: int = 3) -> Array:
+    """Nearly half the range off in every row, and no longer the original's decisions."""
+    off = np.clip(noise(PROBABILITIES.shape, 0.2, seed), -0.45, 0.45)
+    return np.asarray(PROBABILITIES + off)
+
+
+def shuffled(labels: Array) -> Array:
+    return np.random.default_rng(5).permutation(labels)
+
+
+@pytest.mark.parametrize(
+    "labels",
+    [
+        np.zeros(ROWS, np.int64),
+        shuffled(CLASSES),
+        (CLASSES + 1) % 10,
+        shuffled(texts(CLASSES)),
+        np.full(ROWS, 777),
+        np.random.default_rng(0).random(ROWS),
+    ],
+    ids=["one class", "shuffled", "permuted", "shuffled texts", "unknown", "amounts"],
+)
+def test_labels_that_have_nothing_to_do_with_the_answers_excuse_nothing(labels: Array) -> None:
+    """Of constant answers, labels of one class say that they are better than the original's."""
+    for candidate in (garbled(), np.full_like(PROBABILITIES, 0.1)):
+        found = verdict({"y": PROBABILITIES}, {"y": candidate}, labels=labels)
+        assert not found.is_accepted
+        assert found.original is None
+    assert verdict({"y": PROBABILITIES}, {"y": PROBABILITIES}, labels=labels).is_accepted
+
+
+@pytest.mark.parametrize(
+    "labels",
+    [shuffled(AMOUNTS), -AMOUNTS, np.full(ROWS, 1000.0), changed(AMOUNTS, 0, np.nan)],
+    ids=["shuffled", "negated", "constant", "with NaN"],
+)
+def test_amounts_that_have_nothing_to_do_with_the_answers_excuse_nothing(labels: Array) -> None:
+    """Answers that are drawn to their mean have smaller errors to whatever is unrelated."""
+    middle = AMOUNTS.mean()
+    candidate = (middle + 0.55 * (AMOUNTS - middle)).astype(np.float32)
+    found = verdict({"y": AMOUNTS}, {"y": candidate}, labels=labels, task="regression")
+    assert not found.is_accepted
+    assert found.original is None
+
+
+def test_a_few_huge_errors_do_not_hide_the_others() -> None:
+    """One target of a thousand times the others, which both miss alike, is all of an RMSE."""
+    truth = changed(AMOUNTS, 0, 1e5)
+    original = changed(AMOUNTS + noise((ROWS,), 2.0, 3), 0, 6e4)
+    candidate = changed(original + np.clip(noise((ROWS,), 14.0, 4), -40, 40), 0, 6e4)
+    found = verdict({"y": original}, {"y": candidate}, labels=truth, task="regression")
+    assert found.score > 0.999
+    assert "its usual error is" in found.reason
+    same = verdict({"y": original}, {"y": original}, labels=truth, task="regression")
+    assert same.is_accepted
+
+
+# --- rule 7: what a score hides
+
+
+def test_copies_of_a_row_are_one_row() -> None:
+    rows = np.arange(512) % 20
+    inputs = {"x": rows[:, None]}
+    found = verdict({"y": LOGITS[rows]}, {"y": LOGITS[rows]}, inputs=inputs)
+    assert found.reason.startswith("cannot validate: 20 different rows")
+
+
+def test_rows_without_an_answer_are_none() -> None:
+    reference = changed(AMOUNTS, np.arange(20, ROWS), np.nan)
+    found = verdict({"y": reference}, {"y": reference})
+    assert found.reason.startswith("cannot validate: 20 different rows")
+
+
+RARE = np.arange(1000) < 6
+
+
+@pytest.mark.parametrize("with_labels", [False, True])
+def test_a_rare_class_that_is_lost_is_a_fault(with_labels: bool) -> None:
+    """99.4 % of the answers are the same; all that the model was made to find is gone."""
+    scores = np.where(RARE, 0.6, 0.1).astype(np.float32)[:, None] + noise((1000, 1), 0.01)
+    both = np.concatenate([1 - scores, scores], axis=1)
+    candidate = both.copy()
+    candidate[RARE] = [0.52, 0.48]
+    labels = RARE.astype(np.int64) if with_labels else None
+    found = verdict({"y": both}, {"y": candidate}, labels=labels)
+    assert found.score > 0.99
+    assert "of 6 answers of class 1" in found.reason
+    assert "6 are lost" in found.reason
+
+
+def test_one_and_the_same_decision_puts_nothing_to_the_test() -> None:
+    """The scores must move with the rows as the original's do: constant ones decide as well."""
+    logits = np.array([8.0, -8.0, -9.0], np.float32) + noise((ROWS, 3), 0.5)
+    constant = np.broadcast_to(logits.mean(axis=0), logits.shape)
+    found = verdict({"y": logits}, {"y": np.ascontiguousarray(constant)})
+    assert found.score == 1
+    assert "the same in all but 0 rows" in found.reason
+    assert verdict({"y": logits}, {"y": logits + noise(logits.shape, 0.02, 1)}).is_accepted
+    labels = {"label": changed(np.zeros(ROWS, np.int64), 7, 1)}
+    assert "the same in all but 1 rows" in verdict(labels, labels).reason
+    beside = labels | {"scores": logits}
+    assert verdict(beside, beside).is_accepted
+
+
+def test_several_labels_of_a_row_are_compared() -> None:
+    labels = {"mask": np.random.default_rng(0).integers(0, 5, (ROWS, 30))}
+    assert verdict(labels, labels).is_accepted
+    assert not verdict(labels, {"mask": np.roll(labels["mask"], 1, axis=1)}).is_accepted
+
+
+@pytest.mark.parametrize("task", [None, "classification"])
+def test_every_label_decides(task: str | None) -> None:
+    reference = {"label_color": texts(CLASSES), "label_size": texts(CLASSES % 3)}
+    candidate = reference | {"label_size": texts((CLASSES + 1) % 3)}
+    assert not verdict(reference, candidate, task=task).is_accepted
+    assert not verdict(reference, candidate, task=task, labels=texts(CLASSES)).is_accepted
+    assert verdict(reference, reference, task=task, labels=texts(CLASSES)).is_accepted
+
+
+@pytest.mark.parametrize(
+    ("beside", "other"),
+    [
+        (LOGITS, LOGITS + noise(LOGITS.shape, 1.0, 1)),
+        (np.full((ROWS, 4), 2.0, np.float32), np.full((ROWS, 4), 2.5, np.float32)),
+        (np.zeros((ROWS, 4), np.float32), np.full((ROWS, 4), 0.3, np.float32)),
+    ],
+    ids=["moving", "constant", "zero"],
+)
+def test_outputs_beside_the_one_that_decides_are_compared(beside: Array, other: Array) -> None:
+    reference = {"label": texts(CLASSES), "probabilities": PROBABILITIES, "other": beside}
+    found = verdict(reference, reference | {"other": other}, task=None)
+    assert found.score == 1
+    assert "output 'other' is off by" in found.reason
+    assert verdict(reference, reference | {"other": beside + 1e-5}, task=None).is_accepted
