@@ -41,9 +41,11 @@ def _named(data: Data, wanted: Sequence[pb.TensorInfo]) -> Mapping[str, Array]:
         if by_column and all(t.name in by_column for t in wanted if not t.optional):
             names = [tensor.name for tensor in wanted]
             return {name: cells for name, cells in by_column.items() if name in names}
-        data = data.cells
+        is_input = [_may_be_input(name, wanted) for name in data.columns]
+        data = data.cells[:, is_input] if any(is_input) else data.cells
     if isinstance(data, Mapping):
-        data = _without_answers(data, wanted)
+        if len(data) > 1:
+            data = {name: array for name, array in data.items() if _may_be_input(name, wanted)}
         if len(data) != 1 or any(tensor.name in data for tensor in wanted):
             return data
         (data,) = data.values()
@@ -55,14 +57,9 @@ def _named(data: Data, wanted: Sequence[pb.TensorInfo]) -> Mapping[str, Array]:
     return {required[0].name: data}
 
 
-def _without_answers(
-    data: Mapping[str, Array], wanted: Sequence[pb.TensorInfo]
-) -> Mapping[str, Array]:
+def _may_be_input(name: str, wanted: Sequence[pb.TensorInfo]) -> bool:
     """Files that models are optimized with hold the right answers beside the inputs."""
-    if len(data) == 1:
-        return data
-    inputs = {tensor.name for tensor in wanted}
-    return {name: a for name, a in data.items() if name in inputs or name not in LABEL_NAMES}
+    return name not in LABEL_NAMES or any(tensor.name == name for tensor in wanted)
 
 
 def _typed(array: Array, tensor: pb.TensorInfo) -> Array:

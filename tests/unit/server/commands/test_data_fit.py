@@ -73,6 +73,8 @@ def test_columns_go_to_the_inputs_of_their_name() -> None:
 def test_right_answers_beside_the_inputs_are_left_out() -> None:
     assert [*fit({"x": TWO, "label": np.zeros(2)}, [tensor()])] == ["x"]
     assert [*fit({"x": TWO, "y": TWO}, [tensor(), tensor("y")])] == ["x", "y"]
+    rows = table([["1", "2", "0"]], "a", "b", "target")
+    assert fit(rows, [tensor()])["x"].tolist() == [[1, 2]]
 
 
 def test_optional_inputs_may_be_missing() -> None:
