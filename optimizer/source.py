@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from optimizer.artifact import MANIFEST
 from optimizer.errors import SourceError
 
 Framework = Literal["onnx", "sklearn", "xgboost", "lightgbm", "torch", "tensorflow"]
@@ -75,6 +76,8 @@ def source_of(path: Path) -> SourceModel:
     if path.is_dir():
         if (path / "saved_model.pb").is_file():
             return SourceModel(path, "tensorflow")
+        if (path / MANIFEST).is_file():
+            raise SourceError(f"'{path}' is what an optimization made already: give its original")
         raise SourceError(f"'{path}' is a folder without a saved_model.pb: name the model's file")
     framework = FRAMEWORKS.get(path.suffix)
     if framework is None:
