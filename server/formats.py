@@ -3,7 +3,7 @@
 Formats go by name. Nothing of a model is opened here; of an artifact only its manifest is.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,6 +21,7 @@ class Format:
 
     name: str
     runs_code: bool = False  # opening a file of it may run whatever its author wrote
+    is_program: bool = False  # so may its framework, in ways that it does not rule out
 
 
 FORMATS: dict[str, Format] = {
@@ -31,9 +32,11 @@ FORMATS: dict[str, Format] = {
     ".ubj": Format("XGBoost"),
     ".json": Format("XGBoost"),
     ".txt": Format("LightGBM"),
-    ".pt2": Format("PyTorch (torch.export)"),
-    ".keras": Format("Keras"),
+    ".pt2": Format("PyTorch (torch.export)", is_program=True),
+    ".keras": Format("Keras", is_program=True),
 }
+_UNKNOWN = Format("unknown")
+_SAVED_MODEL = "saved_model.pb"
 _COMMON_SUFFIXES = (".json", ".txt")  # of many files that are no models
 
 
@@ -50,7 +53,7 @@ def is_model_folder(folder: Path) -> bool:
 
 
 def is_saved_model(folder: Path) -> bool:
-    return (folder / "saved_model.pb").is_file()
+    return (folder / _SAVED_MODEL).is_file()
 
 
 def find_model(folder: Path, filename: str, allow_pickle: bool) -> Path:
@@ -90,6 +93,21 @@ def check_servable(path: Path, allow_pickle: bool) -> None:
             f"{path}: {format_.name} files can run any code when they are opened, so they are"
             " refused; start the server with --allow-pickle if you trust whoever made this one"
         )
+
+
+def check_sent(names: Iterable[str], allow_pickle: bool) -> None:
+    """Raises Unservable where files that a client sent could run code of the client's here.
+
+    In the operator's own folders programs are served; who may load models is not the operator.
+    """
+    for name in () if allow_pickle else names:
+        path = Path(name)
+        format_ = FORMATS.get(path.suffix, _UNKNOWN)
+        if format_.is_program or format_.runs_code or path.name == _SAVED_MODEL:
+            raise Unservable(
+                f"{name}: such a file can run any code when it is opened, so it is refused in a"
+                " load call; put it into the repository, or start the server with --allow-pickle"
+            )
 
 
 def _files_of(folder: Path) -> Iterator[Path]:

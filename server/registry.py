@@ -24,6 +24,7 @@ from server.errors import (
     WrongState,
 )
 from server.fingerprint import Fingerprint
+from server.formats import Unservable
 from server.load_plan import Origin, settled_changes
 from server.model_config import Optimized
 from server.model_versions import ModelVersions, VersionStatus, unknown
@@ -293,6 +294,10 @@ class Registry:
             await _apply(versions, source)
 
     async def _load_files(self, versions: ModelVersions, overrides: Overrides) -> None:
+        try:
+            self._repository.check_sent(overrides.files)
+        except Unservable as error:
+            raise LoadFailed(f"failed to load '{versions.name}': {error}") from None
         folder = await asyncio.to_thread(overrides.write, versions.name)
         try:
             read = self._repository.read

@@ -15,7 +15,7 @@ directly in the model's folder is version 1; with them, such a file is not a mod
 """
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -31,6 +31,7 @@ from server.fingerprint import (
 from server.formats import (
     FORMATS,
     Unservable,
+    check_sent,
     check_servable,
     find_model,
     is_model_file,
@@ -128,6 +129,10 @@ class Repository:
     def read(self, path: Path, config_json: str | None = None) -> ModelSource:
         """The model in a folder or file, wherever it is; as `find`."""
         return read_model(path, self._allow_pickle, config_json)
+
+    def check_sent(self, names: Iterable[str]) -> None:
+        """Raises Unservable where files that a client sent are not to be opened."""
+        check_sent(names, self._allow_pickle)
 
     def folder_of(self, name: str) -> Path | None:
         """A model's folder; None where it is a bare file or not there (any more)."""

@@ -404,6 +404,15 @@ async def test_files_in_the_call_may_be_a_new_model(bench: Bench) -> None:
     assert bench.resolve("new").content == b"x"
 
 
+@pytest.mark.parametrize(
+    "name", ["model.pt2", "a.keras", "net/saved_model.pb", "model.onnx/model.pkl"]
+)
+async def test_files_of_a_call_that_can_run_code_are_refused(bench: Bench, name: str) -> None:
+    with pytest.raises(LoadFailed, match=rf"1/{name}: such a file can run any code"):
+        await bench.registry.load("new", Overrides("{}", {f"1/{name}": b"x"}))
+    assert bench.registry.versions("new") == []
+
+
 async def test_files_in_a_call_that_fails_leave_everything_as_it_was(bench: Bench) -> None:
     await bench.registry.load("a")
     with pytest.raises(LoadFailed, match="corrupt"):
