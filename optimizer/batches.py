@@ -1,7 +1,8 @@
 """Runs many rows through a model a batch at a time, and puts the answers together again."""
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import chain, repeat
 
 import numpy as np
 
@@ -15,27 +16,35 @@ ROWS = 32
 
 
 def run_in_batches(
-    run: Run, samples: Samples, rows: int = ROWS, limit_s: float = float("inf"), least: int = 0
+    run: Run,
+    samples: Samples,
+    rows: int = ROWS,
+    limit_s: float = float("inf"),
+    least: int = 0,
+    first: Sequence[int] = (),
 ) -> dict[str, Array]:
     """All outputs by name, for all rows; for as many as `limit_s` allows, but at least `least`.
 
     A last batch that is not full is filled up with rows from the begin, whose answers are dropped:
-    the model may take no other number of rows.
+    the model may take no other number of rows. `first`: the sizes of the first batches, where they
+    are others.
 
     Raises:
         DataError: an output's dimension 0 does not follow the rows.
     """
-    parts = [*_answers(run, samples, rows, limit_s, least)]
+    sizes = chain(first, repeat(rows))
+    parts = [*_answers(run, samples, sizes, limit_s, least)]
     return {name: _joined(name, [part[name] for part in parts]) for name in parts[0]}
 
 
 def _answers(
-    run: Run, samples: Samples, rows: int, limit_s: float, least: int
+    run: Run, samples: Samples, sizes: Iterator[int], limit_s: float, least: int
 ) -> Iterator[Mapping[str, Array]]:
-    begin = time.monotonic()
-    for start in range(0, samples.rows, rows):
+    begin, start = time.monotonic(), 0
+    while start < samples.rows:
         if start >= least and start and time.monotonic() - begin > limit_s:
             return
+        rows = next(sizes)
         outputs = run(samples.batch(rows, start))
         n_rows = min(rows, samples.rows - start)
         for name, array in outputs.items():
@@ -45,6 +54,7 @@ def _answers(
                     f" {list(array.shape)}"
                 )
         yield {name: array[:n_rows] for name, array in outputs.items()}
+        start += rows
 
 
 def _joined(name: str, parts: list[Array]) -> Array:

@@ -17,6 +17,7 @@ from optimizer.benchmark import measure as measure_in_turns
 from optimizer.candidate import Step, Verdict
 from optimizer.data.spec import DataSpec
 from optimizer.engine_builder import BuildOrder, EngineBuilder
+from optimizer.errors import DataError
 from optimizer.frameworks.contract import Task
 from optimizer.goal import Goal
 from optimizer.plan import LEVELS, Graph
@@ -41,6 +42,7 @@ class Case:
 
 
 _GENERATED_ROWS = 64
+_FIRST_BATCHES = (1, 1, 1, 1, 7)  # small ones as well: some forms are wrong in them only
 _LEAST_ROWS = 64  # of validation, however long they take
 _REFERENCE_S, _QUICK_REFERENCE_S = (
     15.0,
@@ -93,7 +95,8 @@ def prepare(case: Case, data: DataSpec | Path | None, databases: Mapping[str, st
 
     Raises:
         SourceError: the model cannot be opened.
-        DataError: the rows cannot be read, do not fit, or the model does not answer them.
+        DataError: the rows cannot be read, do not fit, or the model does not answer them, or
+            otherwise each time.
     """
     goal, folder = case.goal, case.folder
     signature, task, run, make_up, close = _open(case)
@@ -101,8 +104,8 @@ def prepare(case: Case, data: DataSpec | Path | None, databases: Mapping[str, st
         samples = _samples(data, signature, databases) or make_up(_GENERATED_ROWS, goal.seed)
         learned, judged = _split(samples, goal)
         limit_s = _QUICK_REFERENCE_S if goal.is_quick else _REFERENCE_S
-        rows = fixed_rows(signature) or ROWS
-        answers = run_in_batches(run, judged, rows, limit_s, _LEAST_ROWS)
+        answers = _answers(run, judged, signature, limit_s=limit_s)
+        _ensure_repeatable(run, judged, answers, signature)
     finally:
         close()
     judged = _first(judged, len(next(iter(answers.values()))))
@@ -122,6 +125,41 @@ def prepare(case: Case, data: DataSpec | Path | None, databases: Mapping[str, st
     )
     verdict = _judged(original, goal, judged, (answers, answers), is_lossless=True)
     return replace(original, verdict=verdict)
+
+
+def _answers(
+    run: Run,
+    samples: Samples,
+    signature: Signature,
+    most_rows: int = ROWS,
+    limit_s: float = float("inf"),
+) -> dict[str, Array]:
+    """Of the rows in batches of several sizes, the same ones whoever answers."""
+    fixed = fixed_rows(signature)
+    first = () if fixed else [min(size, most_rows) for size in _FIRST_BATCHES]
+    return run_in_batches(run, samples, fixed or most_rows, limit_s, _LEAST_ROWS, first)
+
+
+def _ensure_repeatable(
+    run: Run, samples: Samples, answers: Mapping[str, Array], signature: Signature
+) -> None:
+    """Has the first batches answered again.
+
+    Raises:
+        DataError: the answers are others.
+    """
+    few = _first(samples, fixed_rows(signature) or sum(_FIRST_BATCHES))
+    again = _answers(run, few, signature)
+    once = {name: array[: few.rows] for name, array in answers.items()}
+    verdict = judge(
+        once, again, few, task=None, metric="auto", threshold=1.0, is_lossless=True,
+        signature=signature,
+    )  # fmt: skip
+    if not verdict.is_accepted:
+        raise DataError(
+            "the model answers the same rows differently each time, so that nothing can be"
+            f" compared with it (was it saved in training mode?): {verdict.reason}"
+        )
 
 
 def convert(case: Case, target: Path) -> Converted:
@@ -187,7 +225,8 @@ def check(case: Case, artifact: Artifact, original: Original, is_lossless: bool)
     reference = Samples.load(case.folder.reference).inputs
     runner = case.opener(artifact, case.goal.threads)
     try:
-        answers = run_in_batches(_run_of(runner), samples, _rows_of_check(case, artifact, original))
+        rows = _rows_of_check(case, artifact, original)
+        answers = _answers(_run_of(runner), samples, original.signature, rows)
     finally:
         runner.close()
     return _judged(original, case.goal, samples, (reference, answers), is_lossless=is_lossless)

@@ -33,6 +33,13 @@ def test_a_last_batch_is_filled_up() -> None:
     assert run.batches == [3, 3, 3]
 
 
+def test_the_first_batches_may_have_other_sizes() -> None:
+    run = Doubles()
+    found = run_in_batches(run, ROWS, 3, first=(1, 1, 2))
+    assert run.batches == [1, 1, 2, 3]
+    assert found["y"].ravel().tolist() == [0, 2, 4, 6, 8, 10, 12]
+
+
 def test_no_more_is_run_than_time_allows_but_the_least() -> None:
     assert len(run_in_batches(Doubles(), ROWS, 1, limit_s=-1.0, least=4)["y"]) == 4
 
