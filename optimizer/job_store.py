@@ -66,7 +66,8 @@ class JobStore:
             raise OptimizationError(f"'{path}': its jobs cannot be read: {error}") from error
 
     def save(self, job: Job) -> None:
-        """Adds a job, or replaces what is known of it."""
+        """Adds a job, or replaces what is known of it. Raises TypeError where it is no JSON."""
+        self._row(job)  # what cannot be written now must not keep others from being written later
         with self._lock:
             self._unsaved[job.id] = job
             self._write()

@@ -137,13 +137,13 @@ class JobQueue:
         """Works off the queues until it is cancelled."""
         while True:
             live = await self._next()
-            if not live.record.is_ended:
-                self._running = live
-                try:
+            try:
+                if not live.record.is_ended:
                     await self._run(live)
-                finally:
-                    self._running = None
-            await self._put_away(live)
+                await self._put_away(live)
+            except Exception:  # a bug, for which the jobs behind it are not to wait for ever
+                logger.exception("%s ended unexpectedly", live.record.id)
+                await self._give_up(live)
 
     async def _next(self) -> LiveJob:
         """The job whose turn it is; those that were asked for go first."""
@@ -153,6 +153,20 @@ class JobQueue:
         return (self._requested or self._automatic).popleft()
 
     async def _run(self, live: LiveJob) -> None:
+        self._running = live
+        try:
+            await self._begin_and_end(live)
+        finally:
+            self._running = None
+
+    async def _give_up(self, live: LiveJob) -> None:
+        if not live.record.is_ended:
+            reason = "internal error, the server's log says more"
+            live.become(live.record.fail(time.time(), reason))
+        with suppress(Exception):
+            await self._put_away(live)
+
+    async def _begin_and_end(self, live: LiveJob) -> None:
         live.become(live.record.begin(time.time()))
         await self._blocking(self._records.save, live.record)
         name = f"{live.record.id} (model '{live.record.model}' version {live.record.version})"
@@ -171,9 +185,11 @@ class JobQueue:
             if live in queue:
                 queue.remove(live)
         self._count(live)
-        await self._blocking(self._records.save, live.record)
-        del self._live[live.record.id]
-        live.put_away.set()
+        try:
+            await self._blocking(self._records.save, live.record)
+        finally:
+            del self._live[live.record.id]
+            live.put_away.set()
 
     def _count(self, live: LiveJob) -> None:
         self._figures.jobs[live.record.state] += 1

@@ -212,3 +212,10 @@ def test_a_place_where_nothing_can_be_made_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"")
     with pytest.raises(OptimizationError, match=r"jobs\.sqlite': no store for jobs"):
         JobStore(tmp_path / "file" / "jobs.sqlite")
+
+
+def test_what_is_no_json_is_refused_and_hurts_no_other(store: JobStore) -> None:
+    with pytest.raises(TypeError, match="not JSON serializable"):
+        store.save(replace(job(1), goal={"what": object()}))
+    store.save(job(2))
+    assert ids(store.latest()) == ["opt-2"]
