@@ -203,8 +203,7 @@ def tables(bench: Bench) -> list[Figure]:
         joblib.dump(model, path)
         data = bench.arrays("table.npz", X=rows.held_out, labels=rows.truth)
         options = ("--batch-sizes", "1,32,1024", "--benchmark-s", "6")
-        run = bench.optimize(name, path, data, *options)
-        figures += _of_table(name, run)
+        figures += _of_table(name, bench.optimize(name, path, data, *options))
     converted = sum(figure.what.startswith("latency reduction") for figure in figures)
     return [*figures, Figure("tables", "models that are faster converted", converted, 20)]
 

@@ -33,6 +33,7 @@ class Table:
     columns: tuple[Column, ...]
     is_frame: bool  # the model was fitted on a DataFrame, and looks at its columns' names
     is_text_list: bool = False  # the model takes a list of texts (a vectorizer comes first)
+    is_narrow: bool = False  # the model takes float32 alone, as it was fitted on
 
     @property
     def is_matrix(self) -> bool:
@@ -76,7 +77,7 @@ class Table:
         }
 
     def _numbers(self, matrix: Array) -> Any:
-        numbers = matrix.astype(np.float64)
+        numbers = matrix.astype(np.float32 if self.is_narrow else np.float64)
         if not self.is_frame:
             return numbers
         import pandas as pd  # noqa: PLC0415
@@ -109,7 +110,15 @@ def table_of(estimator: Any, samples: Samples | None = None) -> Table:
     _visit(estimator, range(count), facts)
     found = [str(name) for name in names] if names is not None else _numbered(count)
     columns = [_column(name, index, facts, samples) for index, name in enumerate(found)]
-    return Table(tuple(columns), names is not None and not _has_pandas_categories(estimator))
+    is_frame = names is not None and not _has_pandas_categories(estimator)
+    return Table(tuple(columns), is_frame, is_narrow=_has_narrow_centers(estimator))
+
+
+def _has_narrow_centers(estimator: Any) -> bool:
+    """Whether clusters were found in float32: such a model refuses float64."""
+    steps = getattr(estimator, "steps", None)
+    centers = getattr(steps[-1][1] if steps else estimator, "cluster_centers_", None)
+    return centers is not None and centers.dtype == np.float32
 
 
 def _has_pandas_categories(estimator: Any) -> bool:

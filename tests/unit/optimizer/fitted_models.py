@@ -15,6 +15,11 @@ def _iris() -> tuple[Array, Array]:
     return datasets.load_iris(return_X_y=True)  # type: ignore[no-any-return]
 
 
+def _narrow_iris() -> tuple[Array, Array]:
+    x, y = _iris()
+    return x.astype(np.float32), y
+
+
 def _cancer() -> tuple[Array, Array]:
     return datasets.load_breast_cancer(return_X_y=True)  # type: ignore[no-any-return]
 
@@ -253,6 +258,9 @@ FITTED: dict[str, Callable[[], Any]] = {
         "neural_network", "MLPRegressor", _targets, hidden_layer_sizes=(4,), max_iter=50
     ),
     "k-means": lambda: _sklearn("cluster", "KMeans", _iris, n_clusters=3, n_init=1),
+    "k-means in float32": lambda: _sklearn(
+        "cluster", "KMeans", _narrow_iris, n_clusters=3, n_init=1
+    ),
     "mixture": lambda: _sklearn("mixture", "GaussianMixture", _iris, n_components=2),
     "isolation forest": lambda: _sklearn("ensemble", "IsolationForest", _iris, n_estimators=10),
     "local outliers": lambda: _sklearn("neighbors", "LocalOutlierFactor", _iris, novelty=True),
