@@ -19,6 +19,7 @@ def run_in_batches(
     run: Run,
     samples: Samples,
     rows: int = ROWS,
+    *,
     limit_s: float = float("inf"),
     least: int = 0,
     first: Sequence[int] = (),

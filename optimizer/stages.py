@@ -42,7 +42,8 @@ class Case:
 
 
 _GENERATED_ROWS = 64
-_FIRST_BATCHES = (1, 1, 1, 1, 7)  # small ones as well: some forms are wrong in them only
+_ALONE = 8  # rows that are run one at a time: some forms are wrong in small batches only
+_FIRST_BATCHES = (*[1] * _ALONE, 7)
 _LEAST_ROWS = 64  # of validation, however long they take
 _REFERENCE_S, _QUICK_REFERENCE_S = (
     15.0,
@@ -137,7 +138,8 @@ def _answers(
     """Of the rows in batches of several sizes, the same ones whoever answers."""
     fixed = fixed_rows(signature)
     first = () if fixed else [min(size, most_rows) for size in _FIRST_BATCHES]
-    return run_in_batches(run, samples, fixed or most_rows, limit_s, _LEAST_ROWS, first)
+    rows = fixed or most_rows
+    return run_in_batches(run, samples, rows, limit_s=limit_s, least=_LEAST_ROWS, first=first)
 
 
 def _ensure_repeatable(
@@ -327,4 +329,5 @@ def _judged(
         threshold=goal.accuracy_threshold,
         is_lossless=is_lossless,
         signature=original.signature,
+        alone=0 if fixed_rows(original.signature) else _ALONE,
     )
