@@ -49,6 +49,17 @@ def lost_class(
     )
 
 
+def lost_alone(answer: Answer, answers: list[Answer], alone: int, threshold: float) -> str:
+    """Rows that were answered one at a time, as most requests are: few beside all the others."""
+    if not _decides(answer):
+        return ""
+    is_alone = answer.row_of < alone
+    lost = int(np.sum(is_alone & ~settled(answer, answers)))
+    if lost <= _FEW + _leeway(threshold) * int(is_alone.sum()):
+        return ""
+    return f"output '{answer.name}': of {alone} rows that came one at a time, {lost} answers differ"
+
+
 def one_answer(answer: Answer, answers: list[Answer], threshold: float) -> str:
     """A decision that the rows do not put to the test, and no scores beside it that they do."""
     if not _decides(answer) or (answer.is_float and not difference(answer).is_telling):

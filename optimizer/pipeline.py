@@ -160,6 +160,11 @@ class _Job:
             data.save(given)
         original = self._stages.run(stages.prepare, self._case, given, databases, cap_s=_PREPARE_S)
         self._board.tell(f"{original.validation_rows:,} rows to compare on: {original.data}")
+        if original.has_labels and original.verdict.original is None:
+            self._note(
+                "the labels were not used: the original's answers have no more to do with them than"
+                " chance has"
+            )
         return original
 
     def _onnx_form(self) -> Path | None:

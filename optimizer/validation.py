@@ -13,8 +13,8 @@ The rules, in this order; the first that is broken refuses the candidate and is 
    labels vouch for the candidate, `WORST_COSINE` of an embedding.
 6. The score is at least the threshold (`agreement.py` says what the score is). Embeddings need
    both their neighbours and their mean cosine.
-7. Nothing hides behind the score: a lost class, an answer that is always the same, answers that
-   only labels excuse, outputs that do not decide (`blind_spots.py`).
+7. Nothing hides behind the score: a lost class, rows that come alone, an answer that is always the
+   same, answers that only labels excuse, outputs that do not decide (`blind_spots.py`).
 
 Ranges are those of `differences.py`: never a cosine alone.
 """
@@ -26,7 +26,13 @@ import numpy as np
 
 from optimizer.agreement import Score, label_flips, score
 from optimizer.answers import Answer, deciding, is_float, read_answers
-from optimizer.blind_spots import hidden_by_outliers, lost_class, neglected, one_answer
+from optimizer.blind_spots import (
+    hidden_by_outliers,
+    lost_alone,
+    lost_class,
+    neglected,
+    one_answer,
+)
 from optimizer.calibration import groups_of
 from optimizer.candidate import Verdict
 from optimizer.differences import (
@@ -64,6 +70,7 @@ class _Case:
     samples: Samples
     metric: Metric
     threshold: float
+    alone: int
 
 
 def judge(
@@ -76,10 +83,12 @@ def judge(
     threshold: float,
     is_lossless: bool,
     signature: Signature,
+    alone: int = 0,
 ) -> Verdict:
     """Whether the candidate's outputs for `samples` will do for the original's.
 
-    Outputs are by name, dimension 0 in the order of the samples' rows. Takes time by the square of
+    Outputs are by name, dimension 0 in the order of the samples' rows, of which the first `alone`
+    were answered one at a time. Takes time by the square of
     the rows for embeddings (at most 2048 are compared). `reason` is empty where it is accepted.
     """
     fault = _misfit(reference, candidate)
@@ -91,7 +100,7 @@ def judge(
         return Verdict(False, "exact", 0.0, threshold, rows=samples.rows, reason=strange)
     differences = [difference(part) for answer in answers for part in _parts(answer)]
     decides = deciding(answers, signature, task)
-    case = _Case(answers, decides, differences, samples, metric, threshold)
+    case = _Case(answers, decides, differences, samples, metric, threshold, alone)
     return _lossless(case) if is_lossless else _lossy(case)
 
 
@@ -252,6 +261,7 @@ def _hidden(case: _Case, found: Score) -> str:
     return (
         _first_fault(lost_class(a, case.answers, labels, threshold) for a in per_row)
         or _first_fault(lost_class(a, case.answers, None, threshold) for a in others)
+        or _first_fault(lost_alone(a, case.answers, case.alone, threshold) for a in case.deciding)
         or _first_fault(one_answer(a, case.answers, threshold) for a in case.deciding)
         or _first_fault(
             hidden_by_outliers(a, labels, threshold) for a in per_row if labels is not None

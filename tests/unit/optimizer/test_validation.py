@@ -656,3 +656,12 @@ def test_outputs_beside_the_one_that_decides_are_compared(beside: Array, other: 
     assert found.score == 1
     assert "output 'other' is off by" in found.reason
     assert verdict(reference, reference | {"other": beside + 1e-5}, task=None).is_accepted
+
+
+def test_rows_that_come_alone_count_by_themselves() -> None:
+    outputs = {"label": texts(CLASSES)}
+    wrong = {"label": texts(np.where(np.arange(ROWS) < 6, CLASSES + 1, CLASSES))}
+    found = verdict(outputs, wrong, threshold=0.96, alone=8)
+    assert found.score == 0.97
+    assert "of 8 rows that came one at a time, 6 answers differ" in found.reason
+    assert verdict(outputs, wrong, threshold=0.96).is_accepted
