@@ -84,7 +84,8 @@ class JobRunner:
         except (OptimizationError, ServeError) as error:
             if live.is_cancelled.is_set():
                 return live.record.cancel(time.time(), live.cancel_reason)
-            return live.record.fail(time.time(), str(error))
+            # A stage's last lines come after the first one; they are in the log already.
+            return live.record.fail(time.time(), str(error).partition("\n")[0])
         except Exception:
             logger.exception("%s failed", live.record.id)
             return live.record.fail(time.time(), "internal error, the server's log says more")

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from client import AsyncClient, InferenceError
-from optimizer.errors import SourceError
+from optimizer.errors import SourceError, StageFailed
 from protos import optimization_pb2 as pb
 from server.job_queue import QUEUE_LIMIT
 from tests import models
@@ -215,6 +215,7 @@ async def test_nothing_better_is_a_normal_end_that_is_remembered(folder: Path) -
     ("failure", "reason"),
     [
         (SourceError("it needs another framework"), "it needs another framework"),
+        (StageFailed('prepare crashed\n  File "/srv/x.py"'), "prepare crashed"),
         (ZeroDivisionError("secret"), "internal error, the server's log says more"),
     ],
 )
