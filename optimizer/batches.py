@@ -22,7 +22,6 @@ def run_in_batches(
     *,
     limit_s: float = float("inf"),
     least: int = 0,
-    *,
     first: Sequence[int] = (),
 ) -> dict[str, Array]:
     """All outputs by name, for all rows; for as many as `limit_s` allows, but at least `least`.
