@@ -103,7 +103,7 @@ def _execution(table: TomlTable) -> ExecutionConfig:
 
 
 def _optimization(table: TomlTable) -> OptimizationConfig:
-    techniques = table.take("techniques", texts(), _ALL)
+    techniques = table.take("techniques", texts(may_be_empty=True), _ALL)
     try:
         check_techniques(techniques)
     except GoalError as error:

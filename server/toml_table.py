@@ -134,12 +134,12 @@ def one_of(*names: str) -> Check[str]:
     return check
 
 
-def texts(*names: str) -> Check[tuple[str, ...]]:
-    """A list of texts, not empty; of these names only where some are given."""
+def texts(*names: str, may_be_empty: bool = False) -> Check[tuple[str, ...]]:
+    """A list of texts; of these names only where some are given."""
     expected = "a list of texts" + (f" of {', '.join(names)}" if names else "")
 
     def check(value: Any) -> tuple[str, ...]:
-        if not isinstance(value, list) or not value:
+        if not isinstance(value, list) or not (value or may_be_empty):
             raise ValueError(expected)
         if not all(isinstance(item, str) and (not names or item in names) for item in value):
             raise ValueError(expected)

@@ -78,6 +78,10 @@ def test_every_key_is_read_and_times_become_seconds(tmp_path: Path) -> None:
     )
 
 
+def test_no_technique_named_means_all(tmp_path: Path) -> None:
+    assert read(tmp_path, "[optimization]\ntechniques = []").optimization == OptimizationConfig()
+
+
 def test_an_empty_file_says_nothing(tmp_path: Path) -> None:
     config = read(tmp_path, "")
     assert config == ModelConfig(name="digits", origin=str(tmp_path / "model.toml"))
