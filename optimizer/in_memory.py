@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from optimizer.data import DataSpec
 
 _DATA, _LABELS = "data", "labels of the rows"  # names in files made of arrays
+_ORIGIN = "rows given in Python"
 
 
 def first_rows(data: Any) -> Any:
@@ -47,14 +48,14 @@ def written(data: Any, labels: str | None, folder: Path) -> "DataSpec | None":
         path = folder / "rows.csv"
         table = inputs if answers is None else inputs.assign(**{_LABELS: np.asarray(answers)})
         table.to_csv(path, index=False)
-        return DataSpec("file", path=path, labels=name)
+        return DataSpec("file", path=path, labels=name, origin=_ORIGIN)
     arrays = inputs if isinstance(inputs, Mapping) else {_DATA: inputs}
     named = {key: _plain(array) for key, array in arrays.items()}
     if answers is not None:
         named[_LABELS] = _plain(answers)
     path = folder / "rows.npz"
     np.savez(path, **named)  # type: ignore[arg-type]
-    return DataSpec("file", path=path, labels=name)
+    return DataSpec("file", path=path, labels=name, origin=_ORIGIN)
 
 
 def _inputs_and_labels(data: Any) -> tuple[Any, Any]:

@@ -55,9 +55,9 @@ def read(spec: DataSpec, signature: Signature, databases: Mapping[str, str]) -> 
 
 def _origin(spec: DataSpec) -> str:
     """For reports, which others may read than those who know the folders."""
-    return (
-        f"query on '{spec.database}'" if spec.source == "sql" else str(spec.path and spec.path.name)
-    )
+    if spec.source == "sql":
+        return spec.origin or f"query on '{spec.database}'"
+    return spec.origin or str(spec.path and spec.path.name)
 
 
 def _read_file(spec: DataSpec, signature: Signature) -> Found:

@@ -22,6 +22,7 @@ class DataSpec:
     labels: str | None = None  # array or column with the right answers; None: by usual names
     row_limit: int = 10_000
     timeout_s: float = 60.0  # of the query
+    origin: str = ""  # for reports; "": the file's name, or the connection's
 
     def __post_init__(self) -> None:
         if self.source not in ("file", "sql"):

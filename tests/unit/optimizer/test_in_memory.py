@@ -27,6 +27,7 @@ def test_an_array_is_the_one_input(tmp_path: Path) -> None:
     samples = through(X, ONE, tmp_path)
     assert samples.inputs["x"].dtype == np.float32
     assert samples.labels is None
+    assert samples.origin == "rows given in Python, 3 rows"
 
 
 def test_labels_come_beside_it(tmp_path: Path) -> None:
