@@ -5,7 +5,12 @@ from collections.abc import Iterator
 
 from optimizer.errors import Unavailable
 
-_EXTRAS = {"onnx": "sklearn", "sklearn": "sklearn", "tensorflow": "tensorflow"}
+_EXTRAS = {
+    "onnx": "sklearn",  # brings it beside whichever ONNX Runtime there is
+    "onnxruntime": "cpu",
+    "sklearn": "sklearn",
+    "tensorflow": "tensorflow",
+}
 
 
 @contextlib.contextmanager

@@ -18,6 +18,7 @@ from optimizer.candidate import Step, Verdict
 from optimizer.data.spec import DataSpec
 from optimizer.engine_builder import BuildOrder, EngineBuilder
 from optimizer.errors import DataError
+from optimizer.extras import needed_by
 from optimizer.frameworks.contract import Task
 from optimizer.goal import Goal
 from optimizer.plan import LEVELS, Graph
@@ -183,8 +184,14 @@ def convert(case: Case, target: Path) -> Converted:
 
 
 def look(model: Path, is_quick: bool) -> tuple[Graph, tuple[str, ...]]:
-    """What an ONNX file is made of, and the graph optimization levels that differ for it."""
-    from optimizer.passes.graph_facts import facts  # noqa: PLC0415  imports onnx
+    """What an ONNX file is made of, and the graph optimization levels that differ for it.
+
+    Raises:
+        PassError: the file is no ONNX model.
+        Unavailable: a library is missing.
+    """
+    with needed_by(f"'{model.name}'", "onnx"):
+        from optimizer.passes.graph_facts import facts  # noqa: PLC0415  imports onnx
 
     found = facts(model)
     graph = Graph(
@@ -199,7 +206,8 @@ def look(model: Path, is_quick: bool) -> tuple[Graph, tuple[str, ...]]:
     )
     if is_quick:
         return graph, LEVELS
-    from optimizer.graph_levels import distinct_levels  # noqa: PLC0415
+    with needed_by(f"'{model.name}'", "onnxruntime"):
+        from optimizer.graph_levels import distinct_levels  # noqa: PLC0415
 
     return graph, distinct_levels(model)
 
