@@ -20,6 +20,7 @@ Method = Literal["", "dynamic", "static"]
 Precision = Literal["", "int8", "int4"]
 Source = Literal["file", "sql", "live"]
 
+_LONGEST_PATH = 1024  # characters
 _QUANTIZING: Mapping[Method, Mapping[Precision, tuple[str, ...]]] = {
     "dynamic": {"int8": ("int8_dynamic", "weight_only_int8"), "int4": ("weight_only_int4",)},
     "static": {"int8": ("int8_static", "int8_smoothquant", "mixed_precision"), "int4": ()},
@@ -217,6 +218,10 @@ def _configured(config: DataConfig) -> DataSpec | None:
 def _allowed_file(text: str, places: DataPlaces) -> Path:
     """A file that a client may name, links followed; of others not even existence is told."""
     field_name = "validation_dataset.path"
+    if len(text) > _LONGEST_PATH:
+        raise InvalidRequest(
+            f"{field_name}: expected at most {_LONGEST_PATH} characters, got {len(text)}"
+        )
     path = Path(text)
     if not path.is_absolute():
         if places.folder is None:
@@ -233,6 +238,13 @@ def _allowed_file(text: str, places: DataPlaces) -> Path:
             f"{field_name}: '{text}' is in no folder whose files a request may name: those are the"
             " repositories and the folders of --data-folders"
         )
-    if not real.is_file():
+    if not _is_file(real):
         raise InvalidRequest(f"{field_name}: '{text}': no such file")
     return real
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except OSError:  # a part of it is too long
+        return False

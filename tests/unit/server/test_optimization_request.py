@@ -181,6 +181,12 @@ def test_no_other_file_may_be_named_nor_asked_about(
     assert "no such file" not in str(error.value)
 
 
+@pytest.mark.parametrize(("path", "problem"), [("x" * 300, "no such file"), ("x" * 2000, "2000")])
+def test_a_path_may_be_too_long(places: DataPlaces, path: str, problem: str) -> None:
+    with pytest.raises(InvalidRequest, match=problem):
+        spec(places, source="file", path=path)
+
+
 def test_a_file_that_is_not_there_is_named(places: DataPlaces) -> None:
     with pytest.raises(InvalidRequest, match=r"'none\.npz': no such file"):
         spec(places, source="file", path="none.npz")
