@@ -169,13 +169,23 @@ async def _draw(jobs: AsyncIterator[pb.OptimizationJob], screen: Screen) -> None
     """On a terminal every state, elsewhere what is new in the log and the end."""
     told = ""
     async for job in jobs:
-        if screen.is_live or job.state in _ENDS:
+        if screen.is_live:
             screen.show(described(job))
-        else:
-            new = [line for line in _after(told, list(job.log)) if not line.startswith(PRINTED)]
-            told = job.log[-1] if job.log else ""
-            if new:
-                screen.show("\n".join(f"{job.percent:3.0f} %  {line}" for line in new))
+            continue
+        lines = _told(_after(told, list(job.log)), job.percent)
+        told = job.log[-1] if job.log else ""
+        if lines:
+            screen.add("\n".join(lines))
+        if job.state in _ENDS:
+            screen.show(described(job))
+
+
+def _told(log: Sequence[str], percent: float) -> list[str]:
+    """New lines of a log. How far the job was at any but the last is not known."""
+    lines = [line for line in log if not line.startswith(PRINTED)]
+    return [f"{'':5}  {line}" for line in lines[:-1]] + [
+        f"{percent:3.0f} %  {line}" for line in lines[-1:]
+    ]
 
 
 def _after(told: str, log: list[str]) -> list[str]:

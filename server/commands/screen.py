@@ -35,7 +35,11 @@ class Screen:
         self._left.set()
 
     def show(self, frame: str) -> None:
-        self._out.write(frame + "\n\n")
+        self.add(frame + "\n")
+
+    def add(self, lines: str) -> None:
+        """Goes on where the lines before end, without the space that frames have between them."""
+        self._out.write(lines + "\n")
         self._out.flush()
 
 

@@ -1,5 +1,9 @@
+from collections.abc import AsyncIterator
+from io import StringIO
+
 from protos import optimization_pb2 as pb
-from server.commands.jobs import _after, described, listed
+from server.commands.jobs import _after, _draw, described, listed
+from server.commands.screen import Screen
 
 CANDIDATES = [
     pb.OptimizationCandidate(name="original", state="measured", p50_ms=2.0, score=1.0),
@@ -67,3 +71,26 @@ def test_only_new_lines_of_a_log_are_told() -> None:
     assert _after("b", ["a", "b"]) == []
     assert _after("b", ["b", "c"]) == ["c"]
     assert _after("gone", ["c", "d"]) == ["c", "d"]
+
+
+async def test_outside_a_terminal_every_line_of_the_log_is_told_once() -> None:
+    states = [
+        job(state=pb.JOB_STATE_RUNNING, percent=5, log=["opening"]),
+        job(state=pb.JOB_STATE_RUNNING, percent=40, log=["opening", "converting", "trying int8"]),
+        job(state=pb.JOB_STATE_RUNNING, percent=41, log=["opening", "converting", "trying int8"]),
+        job(state=pb.JOB_STATE_COMPLETED, percent=100, log=["trying int8", "done"]),
+    ]
+
+    async def jobs() -> AsyncIterator[pb.OptimizationJob]:
+        for state in states:
+            yield state
+
+    out = StringIO()
+    await _draw(jobs(), Screen(out))
+    assert out.getvalue().splitlines()[:5] == [
+        "  5 %  opening",
+        "       converting",
+        " 40 %  trying int8",
+        "100 %  done",
+        "opt-1  digits version 2  completed",
+    ]
