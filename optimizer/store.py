@@ -66,11 +66,8 @@ class ArtifactStore:
         self._shelf = Shelf(root / "artifacts", root / "staging")
         self._entries = Records(root / "entries", root / "staging")
         self._winners = Records(root / "winners", root / "staging")
-        with self._writing():
-            for name in ("staging", "artifacts", "entries", "winners"):
-                (root / name).mkdir(parents=True, exist_ok=True)
-            with self._lock():
-                self._shelf.clean({entry.artifact_id for entry in self._entries.all()})
+        with self._writing(), self._lock():
+            self._shelf.clean({entry.artifact_id for entry in self._entries.all()})
 
     def put(self, folder_made: Path, artifact: Artifact, key_parts: Mapping[str, str]) -> Artifact:
         """Copies a folder into the store; returns the artifact as it is there.
@@ -219,4 +216,6 @@ class ArtifactStore:
             ) from error
 
     def _lock(self) -> contextlib.AbstractContextManager[None]:
+        for name in ("staging", "artifacts", "entries", "winners"):  # somebody may tidy up
+            (self.root / name).mkdir(parents=True, exist_ok=True)
         return store_files.locked(self.root / "lock")

@@ -326,6 +326,19 @@ def test_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
         ArtifactStore(tmp_path / "file" / "store")
 
 
+def test_a_store_that_was_removed_is_begun_anew(
+    store: ArtifactStore, make: Callable[[int], Artifact]
+) -> None:
+    artifact_id = put(store, make(1), 1).artifact_id
+    subprocess.check_call(["rm", "-rf", store.root])
+    assert store.find(key_of(parts(1))) is None
+    assert store.get(artifact_id) is None
+    assert store.winner("key") is None
+    assert put(store, make(1), 1).path.is_file()
+    assert store.find(key_of(parts(1))) is not None
+    assert not leftovers(store)
+
+
 def run_helper(*arguments: object) -> "subprocess.Popen[bytes]":
     module = "tests.unit.optimizer.store_faults"
     return subprocess.Popen(
