@@ -19,6 +19,7 @@ from protos.tensors import Array
 
 LOADER = "tests.native_models:load"
 
+LARGE_BYTES = 2**28
 # As the first value of "x": what the model does instead of answering.
 DIE, HANG, RAISE = 1e6, 2e6, 3e6
 
@@ -27,6 +28,7 @@ class Model:
     """y = 2 x; what was said, in capitals; and who answers with which settings."""
 
     task: Task = "other"
+    weights: Array | None = None
     signature = Signature(
         (TensorSpec("x", "FP32", ("n", "w")), TensorSpec("text", "BYTES", ("n",), optional=True)),
         (
@@ -72,7 +74,10 @@ def load(source: SourceModel, samples: Samples | None) -> Model:
         source.path.with_name("once").touch()
     if said == "die unless once" and not _take(source.path.with_name("once")):
         os.kill(os.getpid(), signal.SIGKILL)
-    return Model()
+    model = Model()
+    if said == "large but once" and not _take(source.path.with_name("once")):
+        model.weights = np.ones(LARGE_BYTES // 8)
+    return model
 
 
 def _take(path: Path) -> bool:

@@ -16,9 +16,13 @@ class Backend(Protocol):
     devices: tuple[str, ...]  # where it runs: ("cpu",), ("cuda:0",)
     fallback: str  # why it does not run where it was to run first; empty when it does
     threads: int  # compute threads one `run` uses (its own included)
-    memory_bytes: int  # what keeping it open costs, estimated from its weights
     is_in_process: bool  # False: a run may wait for another process, however short it usually is
     instances: int | None  # runs that it has at once; None: as many as there are threads for
+
+    @property
+    def memory_bytes(self) -> int:
+        """What keeping it open costs: estimated from its weights; of processes, what they take."""
+        ...
 
     def run(self, inputs: Mapping[str, Array], output_names: Sequence[str]) -> list[Array]:
         """Runs one batch; blocks; gives up the GIL. Returns one array per name, in their order.

@@ -36,12 +36,15 @@ class ByBatchBackend:
         self.artifact_id = artifact_id
         self.devices = tuple(dict.fromkeys(device for form in forms for device in form.devices))
         self.threads = max(form.threads for form in forms)
-        self.memory_bytes = sum(form.memory_bytes for form in forms)
         self.is_in_process = all(form.is_in_process for form in forms)
         limits = [form.instances for form in forms]
         # Where some forms take any number of runs, those of the others wait for each other.
         self.instances = None if None in limits else max(limit or 1 for limit in limits)
         self._input = next(s.name for s in signature.inputs if not s.optional)
+
+    @property
+    def memory_bytes(self) -> int:
+        return sum(regime.backend.memory_bytes for regime in self.regimes)
 
     def run(self, inputs: Mapping[str, Array], output_names: Sequence[str]) -> list[Array]:
         """As the backend's that runs batches of this size."""

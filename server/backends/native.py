@@ -2,7 +2,8 @@
 
 For what does not convert or is faster as it is. One child runs one batch at a time, so a version
 has as many children as instances: one, unless its configuration says more. A child costs some
-100 MB of memory and seconds to start.
+100 MB of memory and seconds to start. Where `loader.py` finds that a session of all threads pays,
+that is a child more, and its memory counts too.
 """
 
 from collections.abc import Mapping, Sequence
@@ -44,11 +45,14 @@ class NativeBackend:
         self.artifact_id = file.artifact_id
         self.threads = threads
         self.instances: int | None = len(processes)
-        self.memory_bytes = sum(process.memory_bytes for process in processes)
         self.processes = tuple(processes)
         self._idle: SimpleQueue[NativeProcess] = SimpleQueue()
         for process in processes:
             self._idle.put(process)
+
+    @property
+    def memory_bytes(self) -> int:
+        return sum(process.memory_bytes for process in self.processes)
 
     def run(self, inputs: Mapping[str, Array], output_names: Sequence[str]) -> list[Array]:
         """Runs one batch in an idle child; gives up the GIL.

@@ -64,7 +64,7 @@ class NativeProcess:
 
     def __init__(self, launch: Launch) -> None:
         self.signature = Signature((), ())
-        self.memory_bytes = 0  # of the child that was started first
+        self.memory_bytes = 0  # of the child that lives; of the last one where none does
         self.thread = 0  # that has a run under way; 0: none
         self._launch = launch
         self._name = launch.source.path.name
@@ -195,8 +195,7 @@ class NativeProcess:
         child = self._child = _Child(self._launch, self._ended)
         if self._is_closed:
             child.kill()
-        signature, memory_bytes = child.load()
-        self.memory_bytes = self.memory_bytes or memory_bytes
+        signature, self.memory_bytes = child.load()
         if self.signature.outputs and self.signature != signature:
             raise LoadFailed(f"'{self._name}' has another signature than when it was first loaded")
         self.signature = signature

@@ -29,9 +29,12 @@ class ReshapedBackend:
         self.devices: tuple[str, ...] = backend.devices
         self.fallback: str = backend.fallback
         self.threads: int = backend.threads
-        self.memory_bytes: int = backend.memory_bytes
         self.is_in_process: bool = backend.is_in_process
         self.instances: int | None = backend.instances
+
+    @property
+    def memory_bytes(self) -> int:
+        return self.inner.memory_bytes
 
     def run(self, inputs: Mapping[str, Array], output_names: Sequence[str]) -> list[Array]:
         """As the backend's; the same failures, and InvalidRequest where elements do not fit."""

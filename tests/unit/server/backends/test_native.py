@@ -32,7 +32,7 @@ from server.request import InferRequest
 from server.served import ServedVersion
 from server.slots import ComputeSlots
 from tests import native_models
-from tests.native_models import DIE, HANG, RAISE
+from tests.native_models import DIE, HANG, LARGE_BYTES, RAISE
 
 Open = Callable[..., NativeBackend]
 
@@ -128,6 +128,16 @@ def test_a_child_that_is_killed_fails_what_it_ran_and_is_replaced(
             stuck.result()
     assert backend.run(x(3), ["y"])[0].item() == 6
     assert process_of(backend) != before
+
+
+def test_the_memory_is_that_of_the_child_that_lives(opened: Open, tmp_path: Path) -> None:
+    (tmp_path / "once").touch()
+    backend = opened("large but once")
+    before = backend.memory_bytes
+    with pytest.raises(BackendLost):
+        backend.run(x(DIE), ["y"])
+    backend.run(x(1), ["y"])
+    assert backend.memory_bytes - before > LARGE_BYTES / 2
 
 
 def test_a_child_that_dies_idle_costs_no_request(opened: Open, capture: "Lines") -> None:
