@@ -170,6 +170,19 @@ class _Heat:
                 self.clock,
             )
             race.run(contenders, samples, batch, self.budget_s * parts[number])
+            if self._is_too_large(contenders):
+                return
+
+    def _is_too_large(self, contenders: Sequence[Contender]) -> bool:
+        """Whether the original itself takes no batches of this size: nobody has to then."""
+        original = next((c for c in contenders if c.name == self.baseline), None)
+        if original is None or not original.failed or not original.timings:
+            return False
+        size = original.failed.partition(":")[0]
+        for contender in contenders:
+            if contender.failed.partition(":")[0] == size:
+                contender.failed = ""
+        return True
 
 
 def _measured(contender: Contender) -> Measured:

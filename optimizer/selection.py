@@ -214,12 +214,14 @@ def _saves_enough(own: Timing, other: Timing | None) -> bool:
 
 
 def _why_rejected(able: Sequence[Outcome], goal: Goal, baseline: Outcome) -> str:
+    if not baseline.timings:
+        return f"'{baseline.candidate.name}' could not be measured: {baseline.reason}"
     costs = [(cost.minimum, outcome) for outcome in able if (cost := _cost(outcome, goal))]
     if not costs:
         return "no candidate was built, accepted and measured: the original stays"
     minimum, best = min(costs, key=lambda pair: pair[0])
-    original = _cost(baseline, goal)
-    change = minimum / original.minimum - 1 if original else 0.0
+    original = _cost(baseline, goal) or _Cost(minimum, minimum, minimum)
+    change = minimum / original.minimum - 1
     return (
         f"nothing beats '{baseline.candidate.name}' by more than the noise of {NOISE:.0%}; the"
         f" closest is '{best.candidate.name}': {change:+.0%} in the fastest run"
@@ -227,16 +229,22 @@ def _why_rejected(able: Sequence[Outcome], goal: Goal, baseline: Outcome) -> str
 
 
 def _reason(winner: Outcome, goal: Goal, baseline: Outcome) -> str:
-    return f"'{winner.candidate.name}': {', '.join(_praise(winner, goal, baseline))}"
+    praise = [*_praise(winner, goal, baseline), *_sizes(winner.size_bytes, baseline)]
+    return f"'{winner.candidate.name}': {', '.join(praise)}"
 
 
 def _reason_of_two(small: Regime, large: Regime, baseline: Outcome, goal: Goal) -> str:
+    first, second = (f"'{regime.outcome.candidate.name}'" for regime in (small, large))
     if small.outcome.candidate == baseline.candidate:
-        first = f"'{baseline.candidate.name}', which nothing beats there"
+        first = f"{first}, which nothing beats there"
     else:
-        first = _reason(small.outcome, goal, baseline)
-    second = f"'{large.outcome.candidate.name}', {_at_most(large.outcome, small.outcome)}"
-    return f"up to {small.max_rows} rows {first}; beyond, {second}"
+        first = f"{first}: {', '.join(_praise(small.outcome, goal, baseline))}"
+    second = f"{second}, {_at_most(large.outcome, small.outcome)}"
+    if large.outcome.candidate != baseline.candidate and large.outcome.verdict is not None:
+        second = f"{second}, {_answers(large.outcome.verdict)}"
+    both = small.outcome.size_bytes + large.outcome.size_bytes
+    sizes = "".join(f"; together, {size}" for size in _sizes(both, baseline))
+    return f"up to {small.max_rows} rows {first}; beyond, {second}{sizes}"
 
 
 def _at_most(outcome: Outcome, other: Outcome) -> str:
@@ -252,9 +260,13 @@ def _praise(winner: Outcome, goal: Goal, baseline: Outcome) -> Iterator[str]:
     yield _figures(winner, goal, baseline)
     if winner.verdict is not None:
         yield _answers(winner.verdict)
-    if winner.size_bytes and baseline.size_bytes:
-        change = winner.size_bytes / baseline.size_bytes - 1
-        yield f"size {change:+.0%} ({_megabytes(baseline)} -> {_megabytes(winner)} MB)"
+
+
+def _sizes(size_bytes: int, baseline: Outcome) -> Iterator[str]:
+    if size_bytes and baseline.size_bytes:
+        change = size_bytes / baseline.size_bytes - 1
+        sizes = f"{_megabytes(baseline.size_bytes)} -> {_megabytes(size_bytes)} MB"
+        yield f"size {change:+.0%} ({sizes})"
 
 
 def _answers(verdict: Verdict) -> str:
@@ -297,5 +309,5 @@ def _most_rows(timings: Iterable[Timing]) -> Timing:
     return max(timings, key=lambda timing: timing.rows_per_s)
 
 
-def _megabytes(outcome: Outcome) -> str:
-    return f"{outcome.size_bytes / 1e6:.3g}"
+def _megabytes(size_bytes: int) -> str:
+    return f"{size_bytes / 1e6:.3g}"

@@ -208,6 +208,19 @@ def test_who_fails_is_told_and_the_others_go_on() -> None:
     assert len(of(found, "original").timings) == 4
 
 
+def test_batches_that_the_original_does_not_take_are_nobodys_fault() -> None:
+    def takes_few(n: int) -> float:
+        if n > 16:
+            raise ValueError("too many rows")
+        return 1e-3
+
+    bench = Bench(original=takes_few, alike=takes_few, able=lambda n: 1e-3)
+    found = bench.run(GOAL)
+    assert [entry.failed for entry in found.entries] == [""] * 3
+    assert [timing.batch for timing in of(found, "original").timings] == [1, 16]
+    assert [timing.batch for timing in of(found, "alike").timings] == [1, 16]
+
+
 def test_who_cannot_be_opened_is_told() -> None:
     bench = Bench(original=lambda n: 1e-3, absent=lambda n: 1e-3)
 

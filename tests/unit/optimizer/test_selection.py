@@ -168,7 +168,8 @@ def test_large_batches_get_a_winner_of_their_own_where_it_pays() -> None:
     assert [regime.outcome.candidate.name for regime in chosen.regimes] == ["small", "large"]
     assert [regime.max_rows for regime in chosen.regimes] == [22, None]
     assert chosen.reason.startswith("up to 22 rows 'small'")
-    assert "beyond, 'large'" in chosen.reason
+    assert "beyond, 'large', -58% median time (200 -> 84 ms) at batch 32" in chosen.reason
+    assert chosen.reason.endswith("together, size +100% (0.001 -> 0.002 MB)")
 
 
 def test_the_regime_begins_where_the_other_pays_from_then_on() -> None:
@@ -226,6 +227,12 @@ def test_the_original_keeps_small_batches_where_nothing_beats_it_there() -> None
     names = [regime.outcome.candidate.name for regime in chosen.regimes]
     assert names == [BASELINE, "large"]
     assert "which nothing beats there" in chosen.reason
+
+
+def test_an_original_that_could_not_be_measured_is_said() -> None:
+    original = replace(outcome(BASELINE, {}), state=State.FAILED, reason="batch 1: no memory")
+    chosen = select([original, outcome("fast", {1: 1.0})], Goal(), original)
+    assert chosen.reason == "'original' could not be measured: batch 1: no memory"
 
 
 def test_nothing_measured_is_said() -> None:
