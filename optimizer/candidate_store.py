@@ -40,6 +40,7 @@ class CandidateStore:
         self._store, self._held, self._check = store, held, check
         self.device, self._goal = device, goal
         self.source, self._data = prints
+        self._ids: set[str] = set()
 
     def find(self, candidate: Candidate) -> Artifact | None:
         """What was built of a candidate before."""
@@ -65,6 +66,10 @@ class CandidateStore:
         """Whether exactly this is in the store: the same files, opened in the same way."""
         return self._store.get(artifact.artifact_id) == artifact
 
+    def is_held(self, artifact: Artifact) -> bool:
+        """Whether it is one of the store's, and not the model itself or in the job's own folder."""
+        return artifact.artifact_id in self._ids
+
     def remember(self, artifact: Artifact | None, report_json: str) -> None:
         """What the job ended in, for the next one that is asked the same."""
         self._check()
@@ -85,4 +90,5 @@ class CandidateStore:
     def hold(self, artifact: Artifact) -> Artifact:
         """Keeps an artifact of the store from being collected until the job ends."""
         self._held.enter_context(self._store.hold(artifact.artifact_id))
+        self._ids.add(artifact.artifact_id)
         return artifact

@@ -30,6 +30,7 @@ class Conclusion:
     outcomes: tuple[Outcome, ...]  # the baseline first
     selection: Selection
     artifact: Artifact | None  # the winner, in the store; None: rejected
+    stored: Mapping[str, str]  # ids of the artifacts that are in the store, by candidate
     load: MachineLoad
     seconds: Mapping[str, float]  # by stage
     notes: tuple[str, ...]  # what was found out on the way: why a conversion was refused
@@ -42,7 +43,9 @@ def report_of(end: Conclusion) -> Report:
         status="rejected" if end.selection.is_rejected else "completed",
         model=_model(end),
         goal=end.goal,
-        candidates=tuple(entry_of(outcome) for outcome in end.outcomes),
+        candidates=tuple(
+            entry_of(outcome, end.stored.get(outcome.candidate.name)) for outcome in end.outcomes
+        ),
         regimes=tuple(
             report.Regime(regime.max_rows, regime.outcome.candidate.name)
             for regime in end.selection.regimes

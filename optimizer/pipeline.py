@@ -132,6 +132,7 @@ class _Job:
             outcomes=self._board.outcomes,
             selection=chosen,
             artifact=artifact,
+            stored=self._stored(chosen, artifact),
             load=load,
             seconds={**self._seconds, "total": self._stages.elapsed_s},
             notes=tuple(self._notes),
@@ -230,6 +231,17 @@ class _Job:
         else:
             packed = self._stages.run(assembly.pack_regimes, regimes, folder, cap_s=_PACK_S)
         return self._store.put(folder, packed, {**self._store.winner_parts(), "what": "winner"})
+
+    def _stored(self, chosen: Selection, winner: Artifact | None) -> dict[str, str]:
+        """Ids of the artifacts that are in the store, by candidate."""
+        made = [(outcome.candidate.name, outcome.artifact) for outcome in self._board.outcomes]
+        if winner is not None and len(chosen.regimes) == 1:
+            made.append((chosen.regimes[0].outcome.candidate.name, winner))
+        return {
+            name: artifact.artifact_id
+            for name, artifact in made
+            if artifact is not None and self._store.is_held(artifact)
+        }
 
     def _timed(self, stage: str, call: Callable[[], Result]) -> Result:
         begin = time.monotonic()

@@ -22,7 +22,7 @@ class Entry:
     options: Mapping[str, Any] = field(default_factory=dict)
     is_lossless: bool = True
     needs_data: bool = False
-    artifact_id: str | None = None
+    artifact_id: str | None = None  # in the store
     size_bytes: int = 0
     verdict: Verdict | None = None
     timings: tuple[Timing, ...] = ()
@@ -85,9 +85,9 @@ class Entry:
         )
 
 
-def entry_of(outcome: Outcome) -> Entry:
-    """What a report shows of an outcome."""
-    candidate, artifact = outcome.candidate, outcome.artifact
+def entry_of(outcome: Outcome, artifact_id: str | None = None) -> Entry:
+    """What a report shows of an outcome; `artifact_id`: in the store, None where it is not kept."""
+    candidate = outcome.candidate
     return Entry(
         candidate.name,
         candidate.runtime,
@@ -98,7 +98,7 @@ def entry_of(outcome: Outcome) -> Entry:
         candidate.options,
         candidate.is_lossless,
         candidate.needs_data,
-        artifact.artifact_id if artifact else None,
+        artifact_id,
         outcome.size_bytes,
         outcome.verdict,
         outcome.timings,

@@ -107,8 +107,18 @@ def test_a_model_without_data_is_compared_with_itself_on_rows_made_up(job: Job) 
     assert "real rows" in entry(report, "bf16").reason
     assert report.seconds["total"] > 0
     assert report.machine.versions["numpy"]
+    _check_ids(job, report)
     _check_progress(job.seen)
     _check_that_the_same_question_is_answered_at_once(job, source, report)
+
+
+def _check_ids(job: Job, report: Report) -> None:
+    """Those of the store, and no others."""
+    named = {e.name: e.artifact_id for e in report.candidates if e.artifact_id is not None}
+    assert report.candidates[0].name not in named
+    assert all(job.store.get(artifact_id) is not None for artifact_id in named.values())
+    if report.artifact_id is not None and len(report.regimes) == 1:
+        assert named[report.regimes[0].candidate] == report.artifact_id
 
 
 def _check_progress(seen: list[Progress]) -> None:
@@ -264,6 +274,7 @@ def test_a_scikit_learn_model_is_converted_and_compared_with_itself(job: Job) ->
     assert converted.verdict.is_accepted
     assert report.status == "completed"
     assert report.artifact_id is not None
+    _check_ids(job, report)
     artifact = job.store.get(report.artifact_id)
     assert artifact is not None
     assert artifact.techniques[0] == "onnx_conversion"
