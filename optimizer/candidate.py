@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any
+from typing import Any, Final
 
 from optimizer.artifact import Artifact, Runtime
 
@@ -46,6 +46,10 @@ class Verdict:
     figures: Mapping[str, float] = field(default_factory=dict)  # everything else that was measured
 
 
+SIGNIFICANT: Final = 200
+"""Runs that a 99th percentile needs to mean something."""
+
+
 @dataclass(frozen=True, slots=True)
 class Timing:
     """One candidate at one batch size; seconds."""
@@ -58,6 +62,11 @@ class Timing:
     p99_s: float
     rows_per_s: float  # with the thread layout's runs side by side
     steady_s: float = 0.0  # median of the block that was disturbed least; 0: not known
+
+    @property
+    def has_p99(self) -> bool:
+        """Whether it comes from enough runs; of fewer it is little more than the worst one."""
+        return self.samples >= SIGNIFICANT
 
     @property
     def undisturbed_s(self) -> float:

@@ -8,14 +8,12 @@ from dataclasses import dataclass, field, replace
 from math import ceil
 from statistics import median
 
-from optimizer.candidate import Timing
+from optimizer.candidate import SIGNIFICANT, Timing
 from optimizer.runner import Runner
 from optimizer.samples import Samples
 from optimizer.standing import laggards
 from protos.tensors import Array
 
-SIGNIFICANT = 200
-"""Runs that a 99th percentile needs to mean something."""
 _PAUSE_S = 0.02  # runtimes whose threads spin for a while disturb whoever comes next
 _FEW = 5  # runs of a look at somebody who is behind
 _SURE = 3  # blocks that somebody who is given up was bad in

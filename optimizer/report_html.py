@@ -143,12 +143,16 @@ def _bar_row(report: Report, before: Timing, after: Timing) -> Iterable[Markup]:
 def _quantiles(name: str, timing: Timing) -> Iterable[str]:
     yield f"{name} "
     yield element("b", milliseconds(timing.p50_s))
-    yield f" · p95 {milliseconds(timing.p95_s)} · p99 {milliseconds(timing.p99_s)}"
+    yield f" · p95 {milliseconds(timing.p95_s)}"
+    if timing.has_p99:
+        yield f" · p99 {milliseconds(timing.p99_s)}"
+    else:
+        yield f" of {timing.samples} runs"
 
 
 def _footer(report: Report) -> Markup:
     return element(
         "footer",
-        "All candidates were measured in turns in one process, ranked by minimum and median."
+        "All candidates were measured in turns in one process, ranked by minimum."
         " Figures hold for this machine.",
     )

@@ -23,8 +23,8 @@ def all_candidates(report: Report) -> Markup:
         element("h2", "All candidates"),
         element(
             "p",
-            "Batches in ms: median, and p95 / p99 below. Score: 1 is as good as the original. Worst"
-            " row: largest difference in any row, of the output's range.",
+            "Batches in ms: median, and p95 / p99 below, p99 of 200 runs or more. Score:"
+            " 1 is as good as the original. Worst row: largest difference in any row, of the output's range.",
             class_="hint",
         ),
         element(
@@ -74,7 +74,7 @@ def _timing_cell(timing: Timing | None) -> Markup:
     p50, p95, p99 = (
         milliseconds(s).removesuffix(" ms") for s in (timing.p50_s, timing.p95_s, timing.p99_s)
     )
-    return element("td", p50, element("small", f"{p95} / {p99}"))
+    return element("td", p50, element("small", f"{p95} / {p99 if timing.has_p99 else NONE}"))
 
 
 def _is_winner(report: Report, entry: Entry) -> bool:

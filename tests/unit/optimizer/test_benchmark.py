@@ -7,9 +7,10 @@ import pytest
 
 from optimizer.artifact import Artifact
 from optimizer.benchmark import Benchmark, Entry, Measured, Turn, batch_sizes, budget_s, measure
+from optimizer.candidate import SIGNIFICANT
 from optimizer.errors import Unavailable
 from optimizer.goal import Goal
-from optimizer.race import SIGNIFICANT, Clock
+from optimizer.race import Clock
 from optimizer.runner import Runner
 from optimizer.samples import Samples
 from protos.signature import Signature, TensorSpec

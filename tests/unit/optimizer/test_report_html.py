@@ -131,3 +131,14 @@ def test_axes_hold_all_values_and_have_round_ticks(values: list[float]) -> None:
     assert 1 <= len(ticks) <= 8 or axis.is_log
     assert all(axis.low * 0.999 <= tick <= axis.high * 1.001 for tick in ticks)
     assert ticks == sorted(ticks)
+
+
+def test_a_99th_percentile_of_few_runs_is_not_shown() -> None:
+    few = [
+        replace(entry, timings=tuple(replace(timing, samples=40) for timing in entry.timings))
+        for entry in COMPLETED.candidates
+    ]
+    page = render(replace(COMPLETED, candidates=tuple(few)))
+    assert "of 40 runs" in page
+    assert "\N{MIDDLE DOT} p99" in render(COMPLETED)
+    assert "\N{MIDDLE DOT} p99" not in page
