@@ -17,14 +17,14 @@ from optimizer.data import DataSpec
 from optimizer.errors import Cancelled, OptimizationError
 from optimizer.goal import Goal
 from optimizer.job import Job
-from optimizer.progress import Listener, Progress
+from optimizer.progress import Listener
 from optimizer.report import Report
 from optimizer.runner import Opener
 from optimizer.source import SourceModel
 from optimizer.store import ArtifactStore
 from server.errors import ServeError, WrongState
 from server.forms import Blocking, Forms, Made
-from server.optimization_job import LiveJob
+from server.optimization_job import LiveJob, Relay
 from server.registry import Registry
 from server.repository import is_as_it_was
 
@@ -96,10 +96,7 @@ class JobRunner:
         workshop = self._workshop
         work = workshop.folder / live.record.id
         await self._blocking(partial(work.mkdir, parents=True))
-
-        def listener(progress: Progress) -> None:
-            loop.call_soon_threadsafe(live.show, progress)
-
+        relay = Relay(live)
         call = partial(
             workshop.optimize,
             task.source,
@@ -109,12 +106,13 @@ class JobRunner:
             store=workshop.store,
             work=work,
             databases=workshop.databases,
-            listener=listener,
+            listener=relay,
             cancelled=live.is_cancelled,
         )
         try:
             return await loop.run_in_executor(self._thread, call)
         finally:
+            relay.flush()
             await self._blocking(partial(shutil.rmtree, work, ignore_errors=True))
 
     async def _concluded(self, live: LiveJob, report: Report) -> Job:

@@ -3,16 +3,19 @@
 import asyncio
 import threading
 import time
-from collections.abc import AsyncGenerator
+from collections import deque
+from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass, field
 
 from optimizer.candidate import Outcome
 from optimizer.data import DataSpec
 from optimizer.goal import Goal
-from optimizer.job import CandidateProgress, Job, JobState
+from optimizer.job import LOG_LINES, CandidateProgress, Job, JobState
 from optimizer.progress import Progress
 from optimizer.source import SourceModel
 from server.load_plan import Origin
+
+_RELAY_S = 0.1
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,13 +53,17 @@ class LiveJob:
         self._changed.set()
         self._changed = asyncio.Event()
 
-    def show(self, progress: Progress) -> None:
+    def show(self, told: Sequence[Progress]) -> None:
         """Takes over how far it is; what comes after its end is late and left out."""
-        if self.record.state is JobState.RUNNING:
-            candidates = tuple(map(CandidateProgress.of, progress.outcomes))
-            self.outcomes = progress.outcomes
-            shown = progress.phase, progress.percent, candidates, progress.line
-            self.become(self.record.show(*shown))
+        if self.record.state is not JobState.RUNNING or not told:
+            return
+        *_, last = told
+        candidates = tuple(map(CandidateProgress.of, last.outcomes))
+        record = self.record
+        for progress in told:
+            record = record.show(last.phase, last.percent, candidates, progress.line)
+        self.outcomes = last.outcomes
+        self.become(record)
 
     def cancel(self, reason: str) -> None:
         """Asks for its end; one that waits has ended at once."""
@@ -79,3 +86,29 @@ class LiveJob:
         async for _ in self.watch():
             pass
         return self.record
+
+
+class Relay:
+    """Brings what a job's thread tells to the event loop, ten times a second at most.
+
+    A library that prints ten thousand lines would else keep requests waiting for most of a second.
+    """
+
+    def __init__(self, live: LiveJob) -> None:
+        """Belongs to the event loop, but for `__call__`."""
+        self._live, self._loop = live, asyncio.get_running_loop()
+        self._told: deque[Progress] = deque(maxlen=LOG_LINES)
+        self._is_due = False
+
+    def __call__(self, progress: Progress) -> None:
+        """The job's listener, on the job's thread."""
+        self._told.append(progress)
+        if not self._is_due:
+            self._is_due = True
+            self._loop.call_soon_threadsafe(self._loop.call_later, _RELAY_S, self.flush)
+
+    def flush(self) -> None:
+        """Shows what was told until now."""
+        self._is_due = False  # before the rest: what is told from now on is shown later
+        told = [self._told.popleft() for _ in range(len(self._told))]
+        self._live.show(told)
