@@ -19,7 +19,7 @@ from optimizer.passes.calibration_rows import batches, checked
 from optimizer.passes.contract import PassInput, PassResult
 from optimizer.passes.graph_facts import facts
 from optimizer.passes.multiply_adds import CONVOLUTIONS, PRODUCTS
-from optimizer.passes.onnx_files import is_large, work_folder
+from optimizer.passes.onnx_files import is_large, load_graph, work_folder
 from optimizer.passes.preparation import prepared
 from optimizer.passes.promises import broken, first_line, not_quantized
 from optimizer.passes.quiet import quietly
@@ -34,6 +34,7 @@ METHODS = {
 
 _TRANSFORMERS = ("MatMul", "Gemm")
 """Quantizing everything between the products too costs transformers most of their accuracy."""
+_NOTHING = "nothing in it can be quantized"
 _BATCH = {"minmax": 8}  # rows of one run
 _HISTOGRAM_BATCH = 4  # ... of the methods that keep every activation of a run
 
@@ -76,6 +77,8 @@ class Int8Static:
             found = ranges(source, samples, given)
             exclude = given.settings.get("exclude", ())
             notes = quantize(source, target, given, ranges=found, exclude=exclude)
+        if not_quantized(target):
+            raise PassError(f"{_NOTHING}: ONNX Runtime's quantizer leaves all of it in float")
         return PassResult(target, modified=True, notes=notes)
 
     def ensures(self, given: PassInput, result: PassResult) -> str:
@@ -87,6 +90,7 @@ def ranges(source: Path, samples: Samples, given: PassInput) -> Ranges:
 
     Raises:
         CalibrationError: the rows do not fit the model, or give no ranges.
+        PassError: no activation of it can be quantized.
     """
     method = _method(given)
     rows = _BATCH.get(method, _HISTOGRAM_BATCH)
@@ -100,12 +104,14 @@ def ranges(source: Path, samples: Samples, given: PassInput) -> Ranges:
                 use_external_data_format=is_large(source),
                 extra_options={"percentile": given.settings.get("percentile", 99.999)},
             )
+            if not calibrator.select_tensors_to_calibrate(load_graph(source))[0]:
+                raise PassError(f"{_NOTHING}: no operator with an 8-bit form has float activations")
             # One batch a call: the histogram methods keep all activations of a call in memory,
             # and cannot join those of batches whose sizes differ.
             for batch in batches(samples, source, rows):
                 calibrator.collect_data(_Batch(batch))
             found = calibrator.compute_data()
-        except CalibrationError:
+        except (CalibrationError, PassError):
             raise
         except Exception as error:  # ONNX Runtime's and numpy's errors have no common root
             raise CalibrationError(f"calibration ({method}) failed: {first_line(error)}") from error

@@ -5,10 +5,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import onnx
 from onnxruntime.quantization.shape_inference import quant_pre_process
 
 from optimizer.converters.onnx_upgrade import upgraded
 from optimizer.errors import PassError
+from optimizer.passes.classical_types import declare_types
 from optimizer.passes.graph_facts import facts
 from optimizer.passes.onnx_files import forget_shapes, is_large, load, name_nodes, save
 from optimizer.passes.products import as_products, flatten_biases
@@ -44,7 +46,10 @@ def prepared(model: Path, folder: Path, *, without_gemm: bool = False) -> Path:
     if without_gemm:
         as_products(graph)
     flatten_biases(graph)
+    is_declared = declare_types(graph)
     save(graph, target)
+    if is_declared:  # what comes after has no type yet
+        onnx.shape_inference.infer_shapes_path(str(target))
     return target
 
 

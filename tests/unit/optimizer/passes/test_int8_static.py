@@ -145,3 +145,40 @@ def test_weights_keep_their_values_up_to_a_step(tmp_path: Path) -> None:
     original = graphs.weight(64, 64)
     found = tensors["w1_quantized"].astype(np.float32) * tensors["w1_scale"]
     assert np.abs(found - original).max() <= np.abs(original).max() / 127
+
+
+def scaled() -> bytes:
+    """What scikit-learn's pipelines become: of a Scaler's answer ONNX infers no type."""
+    nodes = [
+        helper.make_node(
+            "Scaler", ["x"], ["scaled"], domain="ai.onnx.ml", offset=[0.5] * 64, scale=[2.0] * 64
+        ),
+        helper.make_node("MatMul", ["scaled", "w1"], ["a"]),
+        helper.make_node("Relu", ["a"], ["b"]),
+        helper.make_node("MatMul", ["b", "w2"], ["y"]),
+    ]
+    x, y = models.tensor("x", "FP32", ["n", 64]), models.tensor("y", "FP32", ["n", 8])
+    weights = {"w1": graphs.weight(64, 32), "w2": graphs.weight(32, 8)}
+    return models.build(nodes, [x], [y], weights, domains={"ai.onnx.ml": 3})
+
+
+@pytest.mark.parametrize("method", int8_static.METHODS)
+def test_what_comes_after_a_scaler_is_quantized(method: str, tmp_path: Path) -> None:
+    place = bench(tmp_path, scaled())
+    result = place.apply("int8_static", {"method": method}, graphs.table())
+    assert facts(result.file).weights == {}
+    assert place.error(result.file, graphs.table()) < 0.25  # entropy clips
+
+
+@pytest.mark.parametrize("method", int8_static.METHODS)
+def test_a_graph_without_operators_to_quantize_is_refused(method: str, tmp_path: Path) -> None:
+    settings = {"method": method, "op_types": ["Conv"]}
+    with pytest.raises(PassError, match=r"^nothing in it can be quantized: no operator with an"):
+        bench(tmp_path, graphs.dense()).apply("int8_static", settings, graphs.table())
+
+
+def test_a_graph_whose_every_layer_is_left_out_is_refused(tmp_path: Path) -> None:
+    place = bench(tmp_path, graphs.dense())
+    names = [node.name for node in onnx.load(place.model).graph.node]
+    with pytest.raises(PassError, match=r"^nothing in it can be quantized: .* all of it in float$"):
+        place.apply("int8_static", {"exclude": names}, graphs.table())
