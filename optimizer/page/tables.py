@@ -24,7 +24,8 @@ def all_candidates(report: Report) -> Markup:
         element(
             "p",
             "Batches in ms: median, and p95 / p99 below, p99 of 200 runs or more. Score:"
-            " 1 is as good as the original. Worst row: largest difference in any row, of the output's range.",
+            " 1 is as good as the original. Worst row: largest difference in any row, of the"
+            " output's range.",
             class_="hint",
         ),
         element(
