@@ -1,7 +1,9 @@
 """Which artifact serves for a version, or was rolled back, kept over restarts.
 
 Whoever decided it (a job, an operator): a restart serves the same at once. A choice holds for one
-content of the model's file on one machine with its libraries; on another it does not count.
+content of the model's file on one machine with its libraries; on another it does not count. What
+the configuration asked for then is kept beside it: where it asks for something else now, the choice
+serves only until a job has found out anew.
 """
 
 import json
@@ -23,6 +25,7 @@ class Choice:
     artifact_id: str
     optimization_id: str
     is_held_back: bool = False  # rolled back: serves again only when it is promoted
+    configured: str = ""  # print of what the configuration asked for; "": not known
 
 
 class Choices:

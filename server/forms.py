@@ -76,10 +76,15 @@ class Forms:
         artifact = await self._blocking(self._store.get, made.artifact_id)
         if artifact is None:
             raise WrongState(f"the artifact '{made.artifact_id}' is not in the store any more")
-        choice = Choice(made.source, self._machine, made.artifact_id, made.optimization_id)
         await self._exchange((model, version), task, Optimized(artifact, made.optimization_id))
-        await self._blocking(self._choices.set, model, version, choice)
+        await self.remember(model, version, task, made)
         return self._registry.resolve(model, version)
+
+    async def remember(self, model: str, version: int, task: Task, made: Made) -> None:
+        """Has an artifact serve again after a restart, as long as the configuration is the same."""
+        ids = made.artifact_id, made.optimization_id
+        choice = Choice(made.source, self._machine, *ids, configured=task.configured)
+        await self._blocking(self._choices.set, model, version, choice)
 
     async def roll_back(self, model: str, version: int | None) -> ServedVersion:
         """Lets a version's own file serve again, until an artifact is promoted.
@@ -106,24 +111,41 @@ class Forms:
             await self._blocking(self._choices.set, model, number, held_back)
         return self._registry.resolve(model, number)
 
+    async def withdraw(self, model: str, version: int, task: Task) -> None:
+        """Lets the own file serve in the place of what was chosen under another configuration.
+
+        Raises:
+            WrongState: the file has changed on disk.
+            LoadFailed: it cannot be opened any more; the artifact serves on.
+        """
+        served = self._registry.resolve(model, version)
+        choice = self._choices.get(model, version)
+        if choice is None or served.optimized is None or _is_current(choice, task):
+            return
+        if served.optimized.artifact.artifact_id == choice.artifact_id:
+            await self._registry.exchange(model, version, task.origin, None)
+            self._let_go((model, version))
+
     async def recall(self, model: str, version: int, task: Task) -> bool:
         """Lets serve what served before, or what an earlier job found; nothing is measured.
 
-        Returns whether something is known: then there is nothing to be found out by a job.
+        Returns whether all is known: then there is nothing to be found out by a job. What was
+        chosen under another configuration serves, but a job has to find out anew.
         """
         source = await self._blocking(task.source.fingerprint)
         choice = self._choices.get(model, version)
         if choice and (choice.source, choice.machine) != (source, self._machine):
             choice = None
-        if choice and choice.is_held_back:
+        if choice and choice.is_held_back and _is_current(choice, task):
             return True
         found = await self._blocking(self._find, choice, source, task)
         self._figures.lookups["miss" if found is None else "hit"] += 1
-        if found is None:
-            return False
-        if found.artifact is not None:
-            await self._serve_again((model, version), task, found)
-        return True
+        serving = found or await self._blocking(self._chosen, choice)
+        if serving is not None and serving.artifact is not None:
+            held_back = choice.artifact_id if choice and choice.is_held_back else ""
+            if serving.artifact.artifact_id != held_back:
+                await self._serve_again((model, version), task, serving)
+        return found is not None
 
     def latest(self, model: str, version: int) -> Choice | None:
         """What was last decided for a version."""
@@ -138,12 +160,16 @@ class Forms:
                 self._let_go(version)
 
     def _find(self, choice: Choice | None, source: str, task: Task) -> _Found | None:
-        if choice is not None and (artifact := self._store.get(choice.artifact_id)):
-            return _Found(artifact, choice.optimization_id)
+        if choice and _is_current(choice, task) and (chosen := self._chosen(choice)):
+            return chosen
         data = keys.data_print(task.data)
         key = key_of(keys.winner_parts(source, self._device, task.goal, data))
         winner = self._store.winner(key)
         return None if winner is None else _Found(winner.artifact, "")
+
+    def _chosen(self, choice: Choice | None) -> _Found | None:
+        artifact = self._store.get(choice.artifact_id) if choice else None
+        return _Found(artifact, choice.optimization_id) if choice and artifact else None
 
     async def _serve_again(self, version: Version, task: Task, found: _Found) -> None:
         assert found.artifact is not None
@@ -162,3 +188,8 @@ class Forms:
     def _let_go(self, version: Version) -> None:
         if version in self._holds:
             self._holds.pop(version).close()
+
+
+def _is_current(choice: Choice, task: Task) -> bool:
+    """Whether the configuration asks for what it asked for when the choice was made."""
+    return choice.configured in ("", task.configured)

@@ -121,6 +121,7 @@ class JobRunner:
         report = replace(report, optimization_id=live.record.id, model=own)
         text = json.dumps(report.to_json())
         if report.artifact_id is None:
+            await self._withdrawn(live)
             return live.record.reject(time.time(), report.reason, text)
         await self._check_unchanged(live)
         artifact = await self._blocking(self._workshop.store.get, report.artifact_id)
@@ -137,14 +138,24 @@ class JobRunner:
         """Lets the winner of a job serve; returns why it does not, "" where it does."""
         model, version = live.version
         try:
-            if self._registry.resolve(model, version).artifact_id == artifact_id:
-                return ""
             made = Made(artifact_id, live.record.id, str(live.record.goal["source"]))
+            if self._registry.resolve(model, version).artifact_id == artifact_id:
+                await self._forms.remember(model, version, live.task, made)
+                return ""
             await self._forms.serve(model, version, live.task, made)
             return ""
         except ServeError as error:
             logger.warning("model '%s' version %d serves as it did: %s", model, version, error)
             return str(error)
+
+    async def _withdrawn(self, live: LiveJob) -> None:
+        """What served meanwhile is not what the model's configuration asks for now."""
+        if not live.record.is_automatic:
+            return
+        try:
+            await self._forms.withdraw(*live.version, live.task)
+        except ServeError as error:
+            logger.warning("model '%s' version %d serves as it did: %s", *live.version, error)
 
     async def _check_unchanged(self, live: LiveJob) -> None:
         """Raises WrongState where a job's model is not what was to be optimized any more."""

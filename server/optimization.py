@@ -32,7 +32,14 @@ from server.loader import lower_priority
 from server.memory import available_bytes
 from server.metrics import OptimizationFigures
 from server.optimization_job import LiveJob, Task
-from server.optimization_request import DataPlaces, Machine, OptimizationRequest, data_spec, goal
+from server.optimization_request import (
+    DataPlaces,
+    Machine,
+    OptimizationRequest,
+    configured_print,
+    data_spec,
+    goal,
+)
 from server.registry import Registry
 from server.repository import Repository
 from server.served import ServedVersion
@@ -275,7 +282,9 @@ class Optimization:
         wanted = goal(request, config.optimization, settings, machine, is_batched=is_batched)
         data = data_spec(request, config.data, self._places(served.model))
         try:
-            return Task(origin, source_of(origin.file.path), data, wanted, request.promotes)
+            source = source_of(origin.file.path)
+            configured = configured_print(config, settings)
+            return Task(origin, source, data, wanted, request.promotes, configured)
         except OptimizationError as error:
             raise InvalidRequest(f"{_named(served)} cannot be optimized: {error}") from None
 

@@ -27,6 +27,7 @@ class Task:
     data: DataSpec | None
     goal: Goal
     promotes: bool = True  # the winner is to serve
+    configured: str = ""  # print of what the model's configuration asks for, whatever the goal is
 
 
 @dataclass(slots=True, eq=False)

@@ -4,6 +4,8 @@ Every way of asking (gRPC, REST, the server itself at load) ends in an `Optimiza
 it leaves open is taken from the model's configuration, then from the server's settings.
 """
 
+import hashlib
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -13,7 +15,7 @@ from optimizer.data import DataSpec
 from optimizer.errors import GoalError
 from optimizer.goal import TECHNIQUES, Goal, Metric, Objective, check_techniques
 from server.errors import InvalidRequest
-from server.model_config import DataConfig, OptimizationConfig
+from server.model_config import DataConfig, ModelConfig, OptimizationConfig
 from server.settings import ServeSettings
 
 Method = Literal["", "dynamic", "static"]
@@ -169,6 +171,31 @@ def goal(
         workspace_gb=settings.tensorrt_workspace_size_gb,
     )
     return wanted if is_batched else replace(wanted, max_batch=1, batch_sizes=(1,))
+
+
+def configured_print(config: ModelConfig, settings: ServeSettings) -> str:
+    """Names what a model's configuration asks of a job; of a file of rows only size and time."""
+    asked, data = config.optimization, config.data
+    threshold = asked.accuracy_threshold
+    values = [
+        sorted(asked.techniques),
+        settings.optimization_accuracy_threshold if threshold is None else threshold,
+        asked.metric,
+        asked.lossless_only,
+        data.source,
+        data.query,
+        data.labels,
+        _state(data.path) if data.source == "file" and data.path else None,
+    ]
+    return hashlib.sha256(json.dumps(values).encode()).hexdigest()
+
+
+def _state(path: Path) -> list[object]:
+    try:
+        found = path.stat()
+    except OSError:  # a job says why
+        return [str(path.absolute())]
+    return [str(path.absolute()), found.st_size, found.st_mtime_ns]
 
 
 @dataclass(frozen=True, slots=True)

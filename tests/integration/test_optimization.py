@@ -173,6 +173,36 @@ async def test_a_restart_serves_the_winner_at_once(folder: Path) -> None:
         assert server.optimizer.asked == []
 
 
+async def test_a_changed_configuration_starts_a_job_while_the_winner_serves(folder: Path) -> None:
+    settings, rows = folder / "models/mlp/model.toml", folder / "models/mlp/rows.npz"
+    np.savez(rows, x=X)
+    settings.write_text('[data]\npath = "rows.npz"')
+    original, winner = await served_during_and_after_a_job(folder, FakeOptimizer(remembers=False))
+    settings.write_text('[optimization]\nlossless_only = true\n[data]\npath = "rows.npz"')
+    served = await served_during_and_after_a_job(folder, FakeOptimizer(remembers=False))
+    assert served == (winner, winner)
+    np.savez(rows, x=X[:2])
+    served = await served_during_and_after_a_job(folder, FakeOptimizer(remembers=False))
+    assert served == (winner, winner)
+    async with optimizing(folder, optimize="auto") as server:
+        await server.until_served(lambda artifact_id: artifact_id == winner)
+        assert server.optimizer.asked == [], "nothing has changed"
+    settings.write_text("[optimization]\naccuracy_threshold = 1.0")
+    served = await served_during_and_after_a_job(folder, FakeOptimizer(finds=False))
+    assert served == (winner, original), "the winner is not acceptable any more"
+
+
+async def served_during_and_after_a_job(folder: Path, optimizer: FakeOptimizer) -> tuple[str, str]:
+    """By which artifacts the version is served that is loaded when the server starts."""
+    optimizer.gate.clear()
+    async with optimizing(folder, optimizer, optimize="auto") as server:
+        assert await asyncio.to_thread(optimizer.entered.acquire, timeout=60), "no job began"
+        during = (await server.served_by())[0]
+        optimizer.gate.set()
+        await ended(server, await first_job(server))
+        return during, (await server.served_by())[0]
+
+
 async def first_job(server: Running) -> pb.OptimizationJob:
     async for _ in server.client.watch_latency("mlp", interval_s=0.1):
         jobs = await server.client.optimizations()

@@ -1,5 +1,6 @@
 """What is remembered of the forms that serve."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -45,7 +46,7 @@ async def test_a_file_that_changes_during_the_swap_is_not_taken_for_what_the_art
     store, choices = ArtifactStore(tmp_path / "store"), Choices(tmp_path / "serving.json")
     artifact = store.put(made_in, Artifact(made_in, "m.onnx", "onnxruntime", "a"), {"model": "old"})
     origin = Origin(VersionFile(model, ()), ModelConfig("m"))
-    task = Task(origin, source_of(model), None, Goal())
+    task = Task(origin, source_of(model), None, Goal(), configured="a threshold")
     made_of = task.source.fingerprint()
     registry = AlwaysServes()
     forms = Forms(
@@ -59,3 +60,6 @@ async def test_a_file_that_changes_during_the_swap_is_not_taken_for_what_the_art
     model.write_bytes(b"old")
     assert await forms.recall("m", 1, task)
     assert registry.exchanged == [artifact.artifact_id] * 2
+    other = replace(task, configured="another threshold")
+    assert not await forms.recall("m", 1, other), "a job has to find out anew"
+    assert registry.exchanged == [artifact.artifact_id] * 3, "it serves meanwhile"

@@ -1,4 +1,5 @@
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -7,12 +8,13 @@ import pytest
 from optimizer.data import DataSpec
 from optimizer.goal import TECHNIQUES
 from server.errors import InvalidRequest
-from server.model_config import DataConfig, OptimizationConfig
+from server.model_config import DataConfig, ModelConfig, OptimizationConfig
 from server.optimization_request import (
     DataPlaces,
     Dataset,
     Machine,
     OptimizationRequest,
+    configured_print,
     data_spec,
     goal,
     quantizing,
@@ -215,3 +217,30 @@ def test_without_a_word_the_models_configuration_counts(places: DataPlaces) -> N
     assert (found.path, found.labels) == (Path("/elsewhere/x.npz"), "y")
     live = OptimizationRequest("m", dataset=Dataset("live"))
     assert data_spec(live, anywhere, places) is None
+
+
+def test_a_configuration_that_asks_for_something_else_has_another_print(tmp_path: Path) -> None:
+    rows = tmp_path / "rows.npz"
+    rows.write_bytes(b"rows")
+    config = ModelConfig("m", data=DataConfig("file", rows))
+    settings = ServeSettings()
+    prints = [configured_print(config, settings)]
+    assert configured_print(replace(config, origin="elsewhere"), settings) == prints[0]
+    for asked in (
+        OptimizationConfig(techniques=("graph",)),
+        OptimizationConfig(accuracy_threshold=0.5),
+        OptimizationConfig(metric="top1"),
+        OptimizationConfig(lossless_only=True),
+    ):
+        prints.append(configured_print(replace(config, optimization=asked), settings))
+    for data in (
+        DataConfig(),
+        DataConfig("file", rows, labels="y"),
+        DataConfig("sql", query="SELECT 1"),
+    ):
+        prints.append(configured_print(replace(config, data=data), settings))
+    rows.write_bytes(b"other rows")
+    prints.append(configured_print(config, settings))
+    rows.unlink()
+    prints.append(configured_print(config, settings))
+    assert len(set(prints)) == len(prints)
