@@ -13,11 +13,11 @@ from optimizer.passes.promises import first_line
 from optimizer.passes.quiet import quietly
 from optimizer.samples import Samples
 
-_MOST_ROWS = 300  # more take longer and change nothing
+_MOST_ROWS = 128  # more take longer and change nothing
 
 
 class Int8SmoothQuant:
-    """Settings: `rows` (300 of the calibration set at most).
+    """Settings: `rows` (128 of the calibration set at most).
 
     Outliers of activations move into the weights where the model is a transformer, so that it
     keeps the accuracy that plain static ranges cost. Weights signed, activations as they are

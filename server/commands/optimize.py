@@ -138,8 +138,8 @@ def _add_limits(parser: argparse.ArgumentParser) -> None:
         "--benchmark-s",
         type=float,
         metavar="X",
-        default=60.0,
-        help="longest measuring, in seconds (default: 60)",
+        default=20.0,
+        help="longest measuring, in seconds (default: 20)",
     )
     group.add_argument(
         "--threads",

@@ -421,7 +421,7 @@ def test_dynamic_int8_leaves_convolutions_alone(trap: Trap) -> None:
 
 
 def test_half_precision_that_overflows(trap: Trap) -> None:
-    weights = {
+    weights: dict[str, Array] = {
         "big": np.full((8, 8), 1e6, np.float32),
         "small": np.full((8, 4), 1e-7, np.float32) * np.arange(1, 5, dtype=np.float32),
     }
