@@ -65,7 +65,7 @@ def test_gives_up_with_the_figure(tmp_path: Path) -> None:
 
 def test_rows_that_prove_nothing_are_said_to(tmp_path: Path) -> None:
     place = bench(tmp_path, fragile())
-    with pytest.raises(PassError, match="at least 8 are needed"):
+    with pytest.raises(PassError, match="at least 32 are needed"):
         place.apply("mixed_precision", {"base": "int8_dynamic"}, graphs.table(rows=4))
 
 
