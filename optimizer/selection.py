@@ -16,7 +16,9 @@ from optimizer.goal import Goal
 NOISE = 0.05
 """Differences below are ties: repeated runs of the same candidate differ by as much."""
 REGIME_GAIN = 0.15
-"""What a second winner for large batches has to save, as it takes memory of its own."""
+"""What a second winner for large batches has to save at least, as it takes memory of its own."""
+MOST_REGIME_GAIN = 0.30
+"""What suffices however much a second winner adds to the size."""
 _NEARLY_ALL = -0.985
 _FEWEST_SAMPLES = 3  # runs, of which not all are disturbed: no second winner for less
 _SCORE_DIGITS = 3  # of scores that count as different
@@ -80,7 +82,7 @@ def select(outcomes: Sequence[Outcome], goal: Goal, baseline: Outcome) -> Select
     if large is not None and large.is_as_fast_before:
         reason = f"{_reason(large.outcome, goal, baseline)}; {_at_most(large.outcome, small)}"
         return Selection((Regime(None, large.outcome),), reason)
-    if large is not None:
+    if large is not None and _is_worth_its_size(large.outcome, small, baseline):
         first, other = Regime(large.max_rows, small), Regime(None, large.outcome)
         return Selection((first, other), _reason_of_two(first, other, baseline, goal))
     if winner is None:
@@ -192,6 +194,19 @@ def _large(able: Sequence[Outcome], small: Outcome, baseline: Outcome) -> _Large
     )
     # Where between two measured sizes the lines cross is not known: half way, in proportion.
     return _Large(isqrt(batches[begin - 1] * batches[begin]), best, is_as_fast)
+
+
+def _is_worth_its_size(large: Outcome, small: Outcome, baseline: Outcome) -> bool:
+    """Whether a second winner saves as much time as it adds to the size, each as a share.
+
+    The original adds nothing: it is kept in any case.
+    """
+    batch = max(timing.batch for timing in large.timings)
+    own, other = large.timing(batch), small.timing(batch)
+    if large.candidate == baseline.candidate or own is None or other is None:
+        return True
+    added = large.size_bytes / max(1, baseline.size_bytes)
+    return 1 - own.min_s / other.min_s >= min(MOST_REGIME_GAIN, max(REGIME_GAIN, added))
 
 
 def _pays_from(outcome: Outcome, small: Outcome, batches: Sequence[int]) -> int | None:

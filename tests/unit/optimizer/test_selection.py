@@ -198,6 +198,15 @@ def test_who_pays_for_large_batches_and_is_as_fast_for_small_ones_answers_all(
     assert "at batch 32" in chosen.reason
 
 
+@pytest.mark.parametrize(("size", "kept"), [(270, ["small"]), (200, ["small", "large"])])
+def test_a_second_winner_has_to_be_worth_its_size(size: int, kept: list[str]) -> None:
+    chosen = choose(
+        outcome("small", {1: 4.0, 16: 60.0, 32: 100.0}, size=270),
+        outcome("large", {1: 9.0, 16: 58.0, 32: 78.0}, size=size),
+    )
+    assert [regime.outcome.candidate.name for regime in chosen.regimes] == kept
+
+
 def test_the_original_keeps_large_batches_where_it_is_faster_there() -> None:
     chosen = choose(outcome("trees", {1: 0.1, 16: 90.0, 32: 900.0}))
     names = [regime.outcome.candidate.name for regime in chosen.regimes]
