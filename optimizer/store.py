@@ -18,7 +18,6 @@ import json
 import logging
 import shutil
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -114,18 +113,16 @@ class ArtifactStore:
         artifact_id: str | None,
         report_json: str,
         *,
-        model: str = "",
         parts: Mapping[str, str] | None = None,
     ) -> None:
         """Remembers what an optimization ended in; `artifact_id` None: in nothing better.
 
-        The newest winner of each `model` that has a name is never collected. With `parts`,
-        `explain_miss` knows of it.
+        With `parts`, `explain_miss` knows of it.
 
         Raises:
             OptimizationError: it cannot be written.
         """
-        record = Record(dict(parts or {}), artifact_id or "", report=report_json, model=model)
+        record = Record(dict(parts or {}), artifact_id or "", report=report_json)
         with self._writing(), self._lock():
             self._winners.write(key, record)
 
@@ -139,13 +136,6 @@ class ArtifactStore:
             return None
         self._winners.touch(key)
         return Winner(artifact, record.report)
-
-    def forget_model(self, model: str) -> None:
-        """Lets the winners of a model be collected when their time comes."""
-        with self._writing(), self._lock():
-            for record in self._winners.all():
-                if record.model == model:
-                    self._winners.write(record.key, replace(record, model=""))
 
     def explain_miss(self, parts: Mapping[str, str]) -> str:
         """Which parts differ from the nearest key that is known; for people."""

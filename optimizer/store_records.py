@@ -27,7 +27,6 @@ class Record:
     size_bytes: int = 0
     digests: Mapping[str, str] = field(default_factory=dict)  # SHA-256 of each file of an entry
     report: str = ""  # of a winner; JSON
-    model: str = ""  # of a winner: whose newest one is kept
     key: str = ""
     used_at_ns: int = 0
 
@@ -78,16 +77,11 @@ class Records:
 
 
 def removal_order(entries: Iterable[Record], winners: Iterable[Record]) -> list[str]:
-    """Ids of the artifacts that may go: those used longest ago first, winners after all others.
-
-    The newest winner of each model stays.
-    """
+    """Ids of the artifacts: those used longest ago first, winners after all others."""
     by_age = sorted([*winners, *entries], key=lambda record: record.used_at_ns)
     used_at = {record.artifact_id: record.used_at_ns for record in by_age if record.artifact_id}
-    newest = {record.model: record.artifact_id for record in by_age if record.model}
     won = {record.artifact_id for record in winners}
-    free = used_at.keys() - set(newest.values())
-    return sorted(free, key=lambda artifact_id: (artifact_id in won, used_at[artifact_id]))
+    return sorted(used_at, key=lambda artifact_id: (artifact_id in won, used_at[artifact_id]))
 
 
 def explain_miss(parts: Mapping[str, str], known: Iterable[Record]) -> str:

@@ -154,10 +154,6 @@ class ModelConfig:
     origin: str = ""  # the file (or "load request") this came from; "" when inferred
     warnings: tuple[str, ...] = ()  # what was asked for and has no effect here
 
-    def declared_shape(self, tensor: TensorConfig) -> tuple[int, ...]:
-        """A declared tensor's whole shape as clients send it, batch dimension (-1) included."""
-        return (-1, *tensor.dims) if self.max_batch_size else tensor.dims
-
     def model_shape(self, tensor: TensorConfig) -> tuple[int, ...]:
         """The shape the model itself is given: `reshape` applied, batch dimension included."""
         inner = tensor.dims if tensor.reshape is None else tensor.reshape

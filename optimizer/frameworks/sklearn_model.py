@@ -18,7 +18,6 @@ from protos.signature import Signature, TensorSpec
 from protos.tensors import Array, datatype_of
 
 _PROBE_ROWS = 3  # not 1 and not 2: a dimension of that length is the batch
-_PROBE_TRIES = 4
 
 _LABEL_IS_LIKELIEST = (
     "RandomForestClassifier",

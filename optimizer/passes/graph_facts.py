@@ -68,10 +68,6 @@ class GraphFacts:
         return sum(self.weights.values())
 
     @property
-    def has_convolutions(self) -> bool:
-        return any(kind in self.ops for kind in CONVOLUTIONS)
-
-    @property
     def convolution_share(self) -> float:
         """Part of the arithmetic that is in convolutions, 0 to 1."""
         return self._share(CONVOLUTIONS)

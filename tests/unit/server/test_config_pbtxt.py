@@ -142,10 +142,9 @@ def test_every_field_is_read(folder: Path) -> None:
 
 def test_shapes_have_the_batch_dimension_when_there_is_one(folder: Path) -> None:
     config = read(folder, FULL)
-    assert config.declared_shape(config.inputs[0]) == (-1, 1, -1)
     assert config.model_shape(config.inputs[0]) == (-1, -1)
     plain = read(folder, 'input { name: "x" data_type: TYPE_FP32 dims: [ 3, 4 ] }')
-    assert plain.declared_shape(plain.inputs[0]) == plain.model_shape(plain.inputs[0]) == (3, 4)
+    assert plain.model_shape(plain.inputs[0]) == (3, 4)
 
 
 TENSOR = 'input { name: "x" data_type: TYPE_FP32 dims: 4 }'

@@ -26,7 +26,6 @@ def test_convolutions_carry_most_of_a_cnns_arithmetic(tmp_path: Path) -> None:
     assert found.quantizable == sum(found.weights.values())
     assert found.parameters == found.quantizable + 16 + 32 + 10
     assert found.inputs == {"image": "FLOAT"}
-    assert found.has_convolutions
     assert not found.has_attention
 
 
