@@ -149,7 +149,7 @@ class ArtifactStore:
     def collect(self) -> list[str]:
         """Removes what was not used for longest until the limit holds; returns the ids.
 
-        Winners go after all others. What is held, and the newest winner of each model, stays.
+        Winners go after all others. What is held stays.
         """
         with self._writing(), self._lock():
             return self._collect()
