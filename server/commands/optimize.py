@@ -138,8 +138,8 @@ def _add_limits(parser: argparse.ArgumentParser) -> None:
         "--benchmark-s",
         type=float,
         metavar="X",
-        default=20.0,
-        help="longest measuring, in seconds (default: 20)",
+        default=10.0,
+        help="longest measuring, in seconds (default: 10)",
     )
     group.add_argument(
         "--threads",
