@@ -8,7 +8,14 @@ from optimizer.passes.answers import finite_answers
 from optimizer.passes.calibration_rows import batches, checked
 from optimizer.passes.contract import PassInput, PassResult
 from optimizer.passes.graph_facts import facts
-from optimizer.passes.openvino_files import broken, count_operators, nncf, read, refusal, write
+from optimizer.passes.openvino_files import (
+    broken,
+    count_operators,
+    nncf,
+    quantization_refusal,
+    read,
+    write,
+)
 from optimizer.passes.promises import first_line
 from optimizer.passes.quiet import quietly
 from optimizer.samples import Samples
@@ -32,12 +39,7 @@ class Int8SmoothQuant:
     makes = ".xml"
 
     def requires(self, model: Path) -> str:
-        found = facts(model)
-        if found.is_quantized:
-            return "it is quantized already"
-        if not found.quantizable:
-            return "it has no float weights to quantize"
-        return refusal(model)
+        return quantization_refusal(model)
 
     def apply(self, given: PassInput) -> PassResult:
         samples = checked(given)

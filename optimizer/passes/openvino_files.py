@@ -42,6 +42,16 @@ def refusal(model: Path) -> str:
     return f"'{texts[0]}' holds strings, which OpenVINO does not take" if texts else ""
 
 
+def quantization_refusal(model: Path) -> str:
+    """Why an ONNX model cannot be quantized with OpenVINO; empty where it probably can."""
+    found = facts(model)
+    if found.is_quantized:
+        return "it is quantized already"
+    if not found.quantizable:
+        return "it has no float weights to quantize"
+    return refusal(model)
+
+
 def read(model: Path) -> Any:
     """An ONNX model as openvino.Model.
 

@@ -4,8 +4,14 @@ from pathlib import Path
 
 from optimizer.errors import PassError
 from optimizer.passes.contract import PassInput, PassResult
-from optimizer.passes.graph_facts import facts
-from optimizer.passes.openvino_files import broken, constants, nncf, read, refusal, write
+from optimizer.passes.openvino_files import (
+    broken,
+    constants,
+    nncf,
+    quantization_refusal,
+    read,
+    write,
+)
 from optimizer.passes.promises import first_line
 from optimizer.passes.quiet import quietly
 
@@ -24,12 +30,7 @@ class OpenvinoWeightsInt8:
     makes = ".xml"
 
     def requires(self, model: Path) -> str:
-        found = facts(model)
-        if found.is_quantized:
-            return "it is quantized already"
-        if not found.quantizable:
-            return "it has no float weights to quantize"
-        return refusal(model)
+        return quantization_refusal(model)
 
     def apply(self, given: PassInput) -> PassResult:
         mode = given.settings.get("mode", "asym")
