@@ -9,12 +9,12 @@ import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from optimizer.artifact import Artifact
 from optimizer.data import SUFFIXES, DataSpec
 from optimizer.errors import DataError, GoalError, OptimizationError, SourceError
-from optimizer.goal import TECHNIQUES, Goal
+from optimizer.goal import TECHNIQUES, Backend, Goal, Metric, Precision
 from optimizer.report import Report
 from optimizer.source import SourceModel, source_of
 from server.commands.connection import CommandError, positive
@@ -23,6 +23,7 @@ from server.formats import FORMATS
 from server.settings import ServeSettings, SettingsError, read_settings
 
 _USAGE, _FAILED = 2, 1
+_DEFAULT = Goal()
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,14 +85,14 @@ def _add_goal(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--method", choices=("dynamic", "static"), default="", help="of int8")
     group.add_argument(
         "--precision",
-        choices=("auto", "fp32", "fp16", "int8", "int4"),
-        default="auto",
+        choices=get_args(Precision),
+        default=_DEFAULT.precision,
         help="only forms of this one; fp16 stands for bf16, too",
     )
     group.add_argument(
         "--backend",
-        choices=("auto", "cpu", "cuda", "tensorrt", "openvino"),
-        default="auto",
+        choices=get_args(Backend),
+        default=_DEFAULT.backend,
         help="only forms that run there",
     )
     group.add_argument(
@@ -102,8 +103,8 @@ def _add_goal(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument(
         "--metric",
-        choices=("auto", "top1", "f1", "rmse", "r2", "cosine", "relative_error"),
-        default="auto",
+        choices=get_args(Metric),
+        default=_DEFAULT.metric,
         help="what accuracy is (default: as suits the outputs)",
     )
     group.add_argument(
@@ -125,8 +126,8 @@ def _add_limits(parser: argparse.ArgumentParser) -> None:
         "--batch-sizes",
         type=_sizes,
         metavar="N,...",
-        default=(1, 16, 32, 64),
-        help="to measure (default: 1,16,32,64)",
+        default=_DEFAULT.batch_sizes,
+        help=f"to measure (default: {','.join(map(str, _DEFAULT.batch_sizes))})",
     )
     group.add_argument(
         "--time-limit-minutes",
@@ -138,8 +139,8 @@ def _add_limits(parser: argparse.ArgumentParser) -> None:
         "--benchmark-s",
         type=float,
         metavar="X",
-        default=10.0,
-        help="longest measuring, in seconds (default: 10)",
+        default=_DEFAULT.benchmark_s,
+        help=f"longest measuring, in seconds (default: {_DEFAULT.benchmark_s:g})",
     )
     group.add_argument(
         "--threads",
