@@ -26,7 +26,6 @@ _LIBRARIES = (
     "torch",
     "scikit-learn",
     "skl2onnx",
-    "onnxmltools",
     "xgboost",
     "xgboost-cpu",
     "lightgbm",
