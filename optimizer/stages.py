@@ -46,10 +46,8 @@ _GENERATED_ROWS = 64
 _ALONE = 8  # rows that are run one at a time: some forms are wrong in small batches only
 _FIRST_BATCHES = (*[1] * _ALONE, 7)
 _LEAST_ROWS = 64  # of validation, however long they take
-_REFERENCE_S, _QUICK_REFERENCE_S = (
-    15.0,
-    3.0,
-)  # for the original's answers; each candidate repeats it
+# For the original's answers, which each candidate repeats.
+_REFERENCE_S, _QUICK_REFERENCE_S = 15.0, 3.0
 _UNJUDGED = Verdict(False, "exact", 0.0, 1.0)
 
 
